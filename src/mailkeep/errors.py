@@ -1,0 +1,136 @@
+"""The one family of errors.
+
+Every error that crosses a module's border is one of these; foreign exceptions are translated once, where they
+arise. Each class says whether trying again may help (`temporary`), and carries a text that is safe to show to the
+peer: no path, no password, no other user's data. Each door maps classes to its own codes in one table.
+
+    MailkeepError
+    ├─ ProtocolError            the peer broke the grammar
+    │  └─ PeerLimitError        … or a limit (line, literal, nesting)
+    ├─ LoginError
+    │  ├─ BadCredentials
+    │  ├─ LoginThrottled        temporary: too many failures, or too many sessions
+    │  └─ TlsRequired           no password over an open line
+    ├─ StoreError
+    │  ├─ AccountMissing / AccountExists
+    │  ├─ MailboxMissing / MailboxExists
+    │  ├─ MessageMissing        the bytes or the row are gone (expunged and collected)
+    │  ├─ NotAllowed            e.g. delete INBOX, write to a read-only mailbox, a bad name
+    │  ├─ OverQuota
+    │  ├─ LimitReached          message, mailbox count, keyword count
+    │  ├─ StoreBusy             temporary: another process holds the write lock
+    │  ├─ StoreFull             temporary: no space left
+    │  ├─ StoreReadOnly         temporary: read-only file system, or no permission
+    │  └─ StoreCorrupt          a checksum or a reference does not hold: run `mailkeep verify`
+    ├─ ConfigError
+    ├─ UsageError
+    └─ Unreachable              temporary: host, port or socket cannot be had
+"""
+
+
+class MailkeepError(Exception):
+    """Root of the family. `text` is safe to show; `temporary` says whether trying again may help."""
+
+    temporary = False
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class ProtocolError(MailkeepError):
+    """The peer sent what the grammar does not allow."""
+
+
+class PeerLimitError(ProtocolError):
+    """The peer sent more than a limit allows."""
+
+
+class LoginError(MailkeepError):
+    """A log-in did not succeed."""
+
+
+class BadCredentials(LoginError):
+    """Unknown user or wrong password; never told apart."""
+
+
+class LoginThrottled(LoginError):
+    """Too many failures or sessions from this address or for this user."""
+
+    temporary = True
+
+
+class TlsRequired(LoginError):
+    """A password is not accepted over an open line."""
+
+
+class StoreError(MailkeepError):
+    """The store refused or failed."""
+
+
+class AccountMissing(StoreError):
+    """No such account."""
+
+
+class AccountExists(StoreError):
+    """An account of that name is there already."""
+
+
+class MailboxMissing(StoreError):
+    """No such mailbox."""
+
+
+class MailboxExists(StoreError):
+    """A mailbox of that name is there already."""
+
+
+class MessageMissing(StoreError):
+    """The message is gone."""
+
+
+class NotAllowed(StoreError):
+    """The store's rules forbid it."""
+
+
+class OverQuota(StoreError):
+    """The account has no room for it."""
+
+
+class LimitReached(StoreError):
+    """A fixed limit of the store."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the write lock for too long."""
+
+    temporary = True
+
+
+class StoreFull(StoreError):
+    """No space left on the device, or a quota of the file system."""
+
+    temporary = True
+
+
+class StoreReadOnly(StoreError):
+    """The file system is read-only, or permissions forbid writing."""
+
+    temporary = True
+
+
+class StoreCorrupt(StoreError):
+    """A checksum or a reference does not hold."""
+
+
+class ConfigError(MailkeepError):
+    """The configuration cannot be used."""
+
+
+class UsageError(MailkeepError):
+    """The command was called wrongly."""
+
+
+class Unreachable(MailkeepError):
+    """A host, port or socket cannot be had."""
+
+    temporary = True

@@ -1,0 +1,259 @@
+"""What an IMAP client can ask: one frozen class per command (RFC 3501, RFC 9051 and the extensions we speak).
+
+Mailbox names are already decoded to text (modified UTF-7 or UTF-8). Sets hold whatever the client wrote: sequence
+numbers or UIDs as `uid` says, the star unresolved; `SAVED` stands for `$`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from mailkeep.mail.numset import NumSet
+
+
+class Saved:
+    """The type of `SAVED`: the search result variable `$` (RFC 5182)."""
+
+    __slots__ = ()
+
+
+SAVED: Final = Saved()
+MessageSet = NumSet | Saved
+
+
+# --- any state ---
+@dataclass(frozen=True, slots=True)
+class Capability:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Noop:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Logout:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Id:
+    fields: tuple[tuple[str, str | None], ...] | None  # None for ID NIL
+
+
+# --- not authenticated ---
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    user: bytes
+    password: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    mechanism: str  # upper case
+    initial: bytes | None = field(repr=False)  # decoded initial response (SASL-IR); b"" for "="
+
+
+# --- authenticated ---
+@dataclass(frozen=True, slots=True)
+class Enable:
+    names: tuple[str, ...]  # upper case
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    mailbox: str
+    read_only: bool  # EXAMINE
+    condstore: bool = False
+    qresync: "QResync | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class QResync:
+    """RFC 7162 section 3.2.5."""
+
+    uidvalidity: int
+    modseq: int
+    known_uids: NumSet | None = None
+    match_seqs: NumSet | None = None
+    match_uids: NumSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    mailbox: str
+    special_use: tuple[str, ...] = ()  # CREATE-SPECIAL-USE, e.g. "\\Sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    mailbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    mailbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    mailbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """LIST in its basic and extended form (RFC 5258, 5819, 6154); LSUB is `kind="LSUB"`."""
+
+    kind: Literal["LIST", "LSUB"]
+    reference: str
+    patterns: tuple[str, ...]
+    extended: bool = False
+    select: frozenset[str] = frozenset()  # SUBSCRIBED REMOTE RECURSIVEMATCH SPECIAL-USE
+    returns: frozenset[str] = frozenset()  # SUBSCRIBED CHILDREN SPECIAL-USE
+    status: tuple[str, ...] = ()  # LIST-STATUS items
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    mailbox: str
+    items: tuple[str, ...]  # upper case: MESSAGES RECENT UIDNEXT UIDVALIDITY UNSEEN DELETED SIZE HIGHESTMODSEQ
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """The head of APPEND; the message itself follows as literal events."""
+
+    mailbox: str
+    flags: tuple[str, ...]  # as written, not yet canonical
+    date: int | None  # seconds since 1970, UTC
+    size: int  # octets announced
+    utf8: bool = False  # APPEND … UTF8 (~{n}) of RFC 6855
+    binary: bool = False  # literal8
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    pass
+
+
+# --- selected ---
+@dataclass(frozen=True, slots=True)
+class Check:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Unselect:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Expunge:
+    uids: MessageSet | None = None  # UID EXPUNGE (UIDPLUS)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    uid: bool
+    program: "SearchKey"
+    returns: frozenset[str] | None = None  # None: old form; else MIN MAX ALL COUNT SAVE (RETURN () means ALL)
+    charset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchKey:
+    """One search key as written; `name` upper case.
+
+    arguments by name: AND/OR/NOT → SearchKeys; SET/UID → MessageSet; strings → str (decoded by charset);
+    HEADER → (name, text); KEYWORD/UNKEYWORD → str; dates → int (proleptic ordinal of the day, `date.toordinal`);
+    LARGER/SMALLER/OLDER/YOUNGER → int; MODSEQ → int.
+    """
+
+    name: str
+    arguments: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """BODY[…] and BINARY[…]: path of part numbers, then what of that part (RFC 9051 section 6.4.5)."""
+
+    path: tuple[int, ...] = ()
+    text: Literal["", "HEADER", "HEADER.FIELDS", "HEADER.FIELDS.NOT", "TEXT", "MIME"] = ""
+    fields: tuple[bytes, ...] = ()  # header names, as written
+
+
+@dataclass(frozen=True, slots=True)
+class FetchBody:
+    """A body section to fetch."""
+
+    section: Section
+    peek: bool
+    partial: tuple[int, int] | None = None  # (first octet, octets)
+    kind: Literal["BODY", "BINARY", "BINARY.SIZE", "RFC822", "RFC822.HEADER", "RFC822.TEXT"] = "BODY"
+    label: bytes = b""  # how the answer names it, e.g. b"BODY[1.MIME]<0>"
+
+
+# FLAGS UID ENVELOPE INTERNALDATE RFC822.SIZE BODY BODYSTRUCTURE MODSEQ EMAILID THREADID SAVEDATE PREVIEW
+FetchAttribute = str
+FetchItem = FetchAttribute | FetchBody
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    uid: bool
+    messages: MessageSet
+    items: tuple[FetchItem, ...]  # macros expanded; UID added for UID FETCH
+    changed_since: int | None = None
+    vanished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    uid: bool
+    messages: MessageSet
+    mode: Literal["=", "+", "-"]
+    silent: bool
+    flags: tuple[str, ...]
+    unchanged_since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    uid: bool
+    messages: MessageSet
+    mailbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    uid: bool
+    messages: MessageSet
+    mailbox: str
+
+
+Command = (
+    Capability | Noop | Logout | Id | StartTls | Login | Authenticate | Enable | Select | Create | Delete | Rename
+    | Subscribe | Unsubscribe | List | Namespace | Status | Append | Idle | Check | Close | Unselect | Expunge
+    | Search | Fetch | Store | Copy | Move
+)
