@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from tests.process import free_ports, require_package, wait_for_port
+from tests.programs import find_program, free_ports, wait_for_port
 
 Format = Literal["sdbox", "mdbox", "maildir"]
 
@@ -148,7 +148,7 @@ class Dovecot:
     password = "secret"
 
     def __init__(self, *, format: Format = "sdbox", directory: Path | None = None, extra: str = "") -> None:
-        require_package("dovecot", "dovecot-imapd", "dovecot-pop3d", "dovecot-lmtpd")
+        self._binary = find_program("dovecot")
         self.format = format
         self._owned = directory is None
         self.root = Path(tempfile.mkdtemp(prefix="dovecot-")) if directory is None else directory
@@ -164,9 +164,8 @@ class Dovecot:
     def start(self) -> Self:
         """Write the configuration, start the master and wait until all three doors accept."""
         self._write_config()
-        binary = shutil.which("dovecot") or "/usr/sbin/dovecot"
         self._process = subprocess.Popen(
-            [binary, "-F", "-c", str(self.root / "dovecot.conf")],
+            [self._binary, "-F", "-c", str(self.root / "dovecot.conf")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=(self.root / "stderr.log").open("wb"),
