@@ -2,19 +2,69 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+DEMO ?= build/demo
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: build serve test check bench torture clean lock
+.PHONY: build serve test check static bench torture lock clean
+.DEFAULT_GOAL := build
+
+# The program, at .venv/bin/mailkeep, with what it needs to run and nothing else.
 build: $(VENV)/.built
 
 $(VENV)/.built: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Mailkeep needs Python 3.11 or newer; '$(PYTHON)' is older. Try: make PYTHON=python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq python3-venv; \
-	  else echo "Python's venv module is missing: run 'apt-get install python3-venv' as root." >&2; exit 1; fi; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing python3-venv"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null; \
+	  else echo "Python's venv module is missing. As root: apt-get install python3-venv" >&2; exit 1; fi; }
+	@echo "Building $(BIN)/mailkeep"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-lock:
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --group dev pyproject.toml -o requirements.lock
+# What the tests and checks need as well.
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.built
+	@echo "Adding what the tests need"
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# A server on loopback with a demo account and sample mail; prints what to type into a mail client.
+serve: build
+	@mkdir -p $(DEMO)
+	@exec $(BIN)/mailkeep serve --demo --data $(DEMO)
+
+# Everything that CI runs.
+test: static
+	@$(BIN)/python -m tests.programs
+	@$(BIN)/python -m pytest
+
+# Format, lint, types, tidy: seconds.
+check: static
+	@$(BIN)/python -m pytest tests/tidy tests/docs
+
+static: $(VENV)/.dev
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet . | head -40; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+
+# Mailkeep against Dovecot, side by side. `make bench BENCH_ONLY=noop,fetch BENCH_MESSAGES=5000` for a part.
+bench: $(VENV)/.dev
+	@$(BIN)/python -m tests.programs dovecot
+	@$(BIN)/python -m bench
+
+# The long forms of what `make test` runs briefly: kills, bad input, fuzzing.
+torture: $(VENV)/.dev
+	@$(BIN)/python -m tests.programs
+	@MAILKEEP_TORTURE=full $(BIN)/python -m pytest -o faulthandler_timeout=7200 tests/system/torture tests/fuzz
+
+# Write the lock files again, from pyproject.toml.
+lock: $(VENV)/.dev
+	@$(COMPILE) --upgrade --group pyproject.toml:build pyproject.toml -o requirements.lock
+	@$(COMPILE) --upgrade --group pyproject.toml:dev --constraint requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
