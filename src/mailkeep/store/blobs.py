@@ -1,9 +1,9 @@
 """Packs: where message bytes live, and the journal from which everything else can be rebuilt.
 
 An account's `packs/` holds files `<n>.pack`. A pack is a 16-byte head (PACK_MAGIC, a random salt u32, its complement
-u32) and then records, each a 64-byte header and its stored bytes, nothing between. It only grows; only garbage collection removes bytes, by writing the records
-worth keeping to a new pack. Exactly one process appends to a pack at a time, and holds an exclusive flock on it while
-it does; readers take no lock.
+u32) and then records, each a 64-byte header and its stored bytes, nothing between. It only grows; only garbage
+collection removes bytes, by writing the records worth keeping to a new pack. Exactly one process appends to a pack at
+a time, and holds an exclusive flock on it while it does; readers take no lock.
 
     header (big-endian)  magic "MKR1" · kind u8 · codec u8 · 0 u16 · length u64 · size u64 · digest 32 · crc u32 ·
                          header crc u32
@@ -24,8 +24,9 @@ was committed before. Of two journals whose modseqs overlap, the one that is a l
 neither is, the later `at` is to be believed. Kept so, an unacknowledged message may come back, an acknowledged one is
 never lost, and a UID that any journal names, committed or not, is never given again.
 
-Garbage collection must carry JOURNAL records over to the new pack as they are: an op dropped here (a removal) could
-leave its counterpart standing in another pack.
+A SNAPSHOT record is a `Journal` that states all that is, as of its highest modseq; it supersedes every journal up to
+there. Without one, garbage collection must carry JOURNAL records over to the new pack as they are: an op dropped here
+(a removal) could leave its counterpart standing in another pack.
 
 **A half-written tail** (killed, or no space) is recognised by its CRCs. Its next owner cuts it off before the first
 append; the `pack` table says from where on to look.
@@ -64,6 +65,7 @@ _OPEN_PACKS_MAX: Final = 8  # read handles kept per account
 
 BLOB: Final = 1
 JOURNAL: Final = 2
+SNAPSHOT: Final = 3
 
 RAW: Final = 0
 ZSTD: Final = 1

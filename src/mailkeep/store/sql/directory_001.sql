@@ -19,11 +19,14 @@ CREATE TABLE credential (
     PRIMARY KEY (account, mechanism)
 );
 CREATE TABLE job (
-    id      INTEGER PRIMARY KEY AUTOINCREMENT,
-    key     TEXT    NOT NULL UNIQUE,   -- what the job is about; the same key resumes
+    id      INTEGER PRIMARY KEY,
     kind    TEXT    NOT NULL,
     account INTEGER,
+    key     BLOB    NOT NULL,          -- what the job is about; the same one resumes
     state   TEXT    NOT NULL,
-    cursor  BLOB    NOT NULL,
-    updated INTEGER NOT NULL           -- Unix seconds
+    cursor  BLOB,
+    detail  BLOB,
+    created INTEGER NOT NULL,          -- Unix seconds
+    updated INTEGER NOT NULL,
+    UNIQUE (kind, account, key)
 );

@@ -71,6 +71,7 @@ CREATE TABLE message (
     origin       BLOB                  -- where it was taken from; unique, so that a repeated pull adds nothing
 );
 CREATE UNIQUE INDEX message_origin ON message (origin) WHERE origin IS NOT NULL;
+CREATE INDEX message_email ON message (email);
 CREATE INDEX message_removed ON message (removed) WHERE removed IS NOT NULL;
 
 -- Which messages a flag change touched: lets another process catch up without scanning the mailbox. Trimmed from
@@ -89,6 +90,9 @@ CREATE TABLE header_cache (key INTEGER PRIMARY KEY, value BLOB NOT NULL);   -- h
 
 -- How far each pack is known to be synced: its next owner looks for a half-written tail only past this.
 CREATE TABLE pack (id INTEGER PRIMARY KEY, end INTEGER NOT NULL);
+
+-- Packs whose records are all elsewhere by now, to be unlinked after a grace time (collect).
+CREATE TABLE retired (pack INTEGER PRIMARY KEY, at INTEGER NOT NULL);
 
 INSERT INTO state VALUES (1, 1, 0, 0, 0);
 INSERT INTO flagset VALUES (1, '');
