@@ -253,7 +253,32 @@ class Move:
 
 
 Command = (
-    Capability | Noop | Logout | Id | StartTls | Login | Authenticate | Enable | Select | Create | Delete | Rename
-    | Subscribe | Unsubscribe | List | Namespace | Status | Append | Idle | Check | Close | Unselect | Expunge
-    | Search | Fetch | Store | Copy | Move
+    Capability
+    | Noop
+    | Logout
+    | Id
+    | StartTls
+    | Login
+    | Authenticate
+    | Enable
+    | Select
+    | Create
+    | Delete
+    | Rename
+    | Subscribe
+    | Unsubscribe
+    | List
+    | Namespace
+    | Status
+    | Append
+    | Idle
+    | Check
+    | Close
+    | Unselect
+    | Expunge
+    | Search
+    | Fetch
+    | Store
+    | Copy
+    | Move
 )

@@ -1,0 +1,176 @@
+"""What FETCH asks for: macros, attributes, sections, modifiers (RFC 9051 section 6.4.5, RFC 3516, RFC 7162).
+
+Clients send the same few lists again and again, so a list is read once and remembered: bytes → items.
+"""
+
+import re
+from functools import lru_cache
+
+from mailkeep.errors import ProtocolError
+from mailkeep.wire.imap_command import FetchBody, FetchItem, Section
+from mailkeep.wire.imap_syntax import NUMBER_MAX, SPACE, Cursor
+
+Asked = tuple[tuple[FetchItem, ...], int | None, bool]  # items, CHANGEDSINCE, VANISHED
+
+DEPTH_MAX = 100  # no message has more levels (DESIGN: nesting 100)
+_CACHED_MAX = 1024
+
+_ATTRIBUTES = frozenset(
+    [
+        "FLAGS",
+        "UID",
+        "ENVELOPE",
+        "INTERNALDATE",
+        "RFC822.SIZE",
+        "BODY",
+        "BODYSTRUCTURE",
+        "MODSEQ",
+        "EMAILID",
+        "THREADID",
+        "SAVEDATE",
+        "PREVIEW",
+    ]
+)
+_FAST = ("FLAGS", "INTERNALDATE", "RFC822.SIZE")
+_MACROS: dict[str, tuple[FetchItem, ...]] = {
+    "FAST": _FAST,
+    "ALL": (*_FAST, "ENVELOPE"),
+    "FULL": (*_FAST, "ENVELOPE", "BODY"),
+}
+_RFC822: dict[str, FetchBody] = {
+    "RFC822": FetchBody(Section(), peek=False, kind="RFC822", label=b"RFC822"),
+    "RFC822.HEADER": FetchBody(Section((), "HEADER"), peek=True, kind="RFC822.HEADER", label=b"RFC822.HEADER"),
+    "RFC822.TEXT": FetchBody(Section((), "TEXT"), peek=False, kind="RFC822.TEXT", label=b"RFC822.TEXT"),
+}
+
+_NAME = re.compile(rb"[A-Za-z0-9.]+")
+# section-part = nz-number *("." nz-number) ; section-spec = section-msgtext / (section-part ["." section-text])
+_SECTION = re.compile(
+    rb"\[ *((?:[1-9][0-9]{0,9}(?:\.[1-9][0-9]{0,9})*)?)(?:(\.)?(HEADER\.FIELDS\.NOT|HEADER\.FIELDS|HEADER|TEXT|MIME))?",
+    re.IGNORECASE,
+)
+# partial = "<" number64 "." nz-number64 ">"
+_PARTIAL = re.compile(rb"<([0-9]{1,19})\.([0-9]{1,19})>")
+_FIELD_ATOM = re.compile(rb"[^\x00-\x20\x7f-\xff(){%*\"\\\]]+")
+
+
+def parse_items(text: bytes, uid: bool) -> Asked:
+    """Read all that follows the message set. Raises ProtocolError."""
+    return _cached(text, uid) if len(text) <= _CACHED_MAX else _parse(text, uid)
+
+
+def _parse(text: bytes, uid: bool) -> Asked:
+    cursor = Cursor(text)
+    items: list[FetchItem] = ["UID"] if uid else []
+    if cursor.skip(b"("):
+        while cursor.more_in_list():
+            items += _item(cursor)
+        if len(items) == int(uid):
+            raise ProtocolError("Nothing to fetch")
+    else:
+        items += _item(cursor)
+    changed_since, vanished = None, False
+    if cursor.try_take(SPACE) and cursor.peek() == b"(":
+        changed_since, vanished = _modifiers(cursor, uid)
+    cursor.end()
+    return tuple(dict.fromkeys(items)), changed_since, vanished
+
+
+_cached = lru_cache(maxsize=1024)(_parse)
+
+
+def _item(cursor: Cursor) -> tuple[FetchItem, ...]:
+    name = cursor.take(_NAME, "fetch item")[0].decode("ascii").upper()
+    if cursor.peek() == b"[":
+        return (_body(name, cursor),)
+    if name in _ATTRIBUTES:
+        if name == "PREVIEW":
+            _lazy(cursor)
+        return (name,)
+    if name in _RFC822:
+        return (_RFC822[name],)
+    if name in _MACROS:  # some clients put a macro into parentheses
+        return _MACROS[name]
+    raise ProtocolError("Unknown fetch item")
+
+
+def _lazy(cursor: Cursor) -> None:
+    """PREVIEW (LAZY) of RFC 8970: ours is always at hand, so it is the same."""
+    start = cursor.pos
+    if cursor.try_take(SPACE) and cursor.peek() == b"(":
+        if cursor.words() != ("LAZY",):
+            raise ProtocolError("Unknown preview modifier")
+        return
+    cursor.pos = start
+
+
+def _modifiers(cursor: Cursor, uid: bool) -> tuple[int | None, bool]:
+    """fetch-modifiers of RFC 7162 section 3.1.4.1 and 3.2.6."""
+    changed_since, vanished = None, False
+    cursor.expect(b"(")
+    while cursor.more_in_list():
+        word = cursor.word()
+        if word == "CHANGEDSINCE":
+            cursor.space()
+            changed_since = cursor.number()
+        elif word == "VANISHED":
+            vanished = True
+        else:
+            raise ProtocolError("Unknown fetch modifier")
+    if vanished and (changed_since is None or not uid):
+        raise ProtocolError("VANISHED needs UID FETCH and CHANGEDSINCE")
+    return changed_since, vanished
+
+
+def _body(name: str, cursor: Cursor) -> FetchBody:
+    """BODY[…], BODY.PEEK[…], BINARY[…], BINARY.PEEK[…], BINARY.SIZE[…], each with an optional <partial>."""
+    kind = name.removesuffix(".PEEK")
+    peek = kind != name or kind == "BINARY.SIZE"
+    if kind not in ("BODY", "BINARY", "BINARY.SIZE") or name == "BINARY.SIZE.PEEK":
+        raise ProtocolError("Unknown fetch item")
+    section, label = _section(cursor)
+    if kind != "BODY" and section.text:
+        raise ProtocolError("BINARY takes part numbers only")
+    label = kind.encode("ascii") + label
+    partial = None
+    match = cursor.try_take(_PARTIAL)
+    if match is not None:
+        if kind == "BINARY.SIZE":
+            raise ProtocolError("BINARY.SIZE has no partial")
+        partial = (int(match[1]), int(match[2]))
+        if max(partial) > NUMBER_MAX:
+            raise ProtocolError("Number too large")
+        label += b"<%d>" % partial[0]  # the answer names the origin octet only
+    return FetchBody(section, peek, partial, kind, label)  # type: ignore[arg-type]  # checked above
+
+
+def _section(cursor: Cursor) -> tuple[Section, bytes]:
+    match = cursor.take(_SECTION, "section")
+    path = tuple(map(int, match[1].split(b"."))) if match[1] else ()
+    text = (match[3] or b"").decode("ascii").upper()
+    if bool(path and text) != bool(match[2]) or (text == "MIME" and not path):
+        raise ProtocolError("Bad section")
+    if len(path) > DEPTH_MAX:
+        raise ProtocolError("Section too deep")
+    fields: list[bytes] = []
+    label = b".".join([*map(b"%d".__mod__, path), *([text.encode("ascii")] if text else [])])
+    if text.startswith("HEADER.FIELDS"):
+        cursor.space()
+        cursor.expect(b"(")
+        while cursor.more_in_list():
+            fields.append(cursor.astring())
+        if not fields:
+            raise ProtocolError("No header fields named")
+        label += b" (" + b" ".join(map(_field, fields)) + b")"
+    cursor.skip_spaces()
+    cursor.expect(b"]")
+    return Section(path, text, tuple(fields)), b"[" + label + b"]"  # type: ignore[arg-type]  # the regex's words
+
+
+def _field(name: bytes) -> bytes:
+    """A header field name as the answer repeats it: as written where that is an atom, else quoted."""
+    if _FIELD_ATOM.fullmatch(name):
+        return name
+    if not name.isascii() or b"\r" in name or b"\n" in name or b"\0" in name:
+        raise ProtocolError("Bad header field name")
+    return b'"' + name.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
