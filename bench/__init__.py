@@ -1,0 +1,1 @@
+"""Mailkeep against Dovecot on one machine: `make bench`. See `docs/performance.md` for what the figures mean."""
