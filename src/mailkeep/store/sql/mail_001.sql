@@ -5,6 +5,7 @@ CREATE TABLE state (
     modseq      INTEGER NOT NULL,  -- the last one given, account-wide
     trimmed     INTEGER NOT NULL,  -- tombstones with `removed` at or below this may be gone: changes() before it are incomplete
     uidvalidity INTEGER NOT NULL,  -- the last one given; only rises, so a name made again never repeats one
+    logged      INTEGER NOT NULL,  -- flag_change lacks what is at or below this
     txn         INTEGER NOT NULL   -- random name of the last committed transaction: the journal's chain (blobs.py)
 );
 
@@ -60,6 +61,7 @@ CREATE UNIQUE INDEX email_sha256 ON email (sha256);
 CREATE TABLE message (
     key          INTEGER PRIMARY KEY,  -- mailbox << 32 | uid
     email        INTEGER NOT NULL,
+    size         INTEGER NOT NULL,     -- the email's: asked for in every listing, and email rows are wide
     flags        INTEGER NOT NULL,     -- flagset.id
     modseq       INTEGER NOT NULL,     -- of the last change of flags, or of the arrival
     internaldate INTEGER NOT NULL,     -- Unix seconds
@@ -75,11 +77,11 @@ CREATE INDEX message_email ON message (email);
 CREATE INDEX message_removed ON message (removed) WHERE removed IS NOT NULL;
 
 -- Which messages a flag change touched: lets another process catch up without scanning the mailbox. Trimmed from
--- below; message.modseq is the truth, so a reader that asks for more than is here scans.
+-- below up to state.logged; message.modseq is the truth, so a reader that asks for more than is here scans.
 CREATE TABLE flag_change (
     modseq  INTEGER PRIMARY KEY,
     mailbox INTEGER NOT NULL,
-    uids    BLOB    NOT NULL           -- as an IMAP sequence set
+    uids    BLOB    NOT NULL           -- u32 each, in the machine's order
 );
 
 CREATE TABLE thread_ref (ref INTEGER PRIMARY KEY, thread INTEGER NOT NULL);  -- hash of a Message-ID → thread
@@ -94,5 +96,5 @@ CREATE TABLE pack (id INTEGER PRIMARY KEY, end INTEGER NOT NULL);
 -- Packs whose records are all elsewhere by now, to be unlinked after a grace time (collect).
 CREATE TABLE retired (pack INTEGER PRIMARY KEY, at INTEGER NOT NULL);
 
-INSERT INTO state VALUES (1, 1, 0, 0, 0);
+INSERT INTO state VALUES (1, 1, 0, 0, 0, 0);
 INSERT INTO flagset VALUES (1, '');

@@ -1,0 +1,247 @@
+"""The messages of a mailbox in memory: UIDs, flags and modseqs, shared by all sessions of the process.
+
+FLAGS, STORE's answers and flag searches are served from here and never touch SQL. An index is touched on the event
+loop's thread only. It moves by effects, what one transaction did, in the order of commits; where this process missed
+one (another process wrote), it catches up from SQL. `synced` says as of which account-wide modseq it is exact, so
+neither an effect nor a catch-up is ever applied twice.
+
+Appends extend the arrays in place and flag changes write into them; a removal replaces them, so a session that has
+not told its client of an expunge yet may keep the old ones as its own snapshot, with its own count.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+BATCHES_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one change did to a mailbox. `by` is whoever asked for it, in this process; None: not known."""
+
+    added: Sequence[int]
+    changed: Sequence[int]
+    removed: Sequence[int]
+    by: object | None
+
+
+@dataclass(slots=True)
+class Effect:
+    """What one call in a transaction did to one mailbox: for the indexes, once it has committed.
+
+    `first` and `modseq` are the account-wide modseqs it took. The three kinds are never mixed in one effect.
+    """
+
+    mailbox: int
+    first: int
+    modseq: int
+    by: object | None
+    uids: "array[int]" = field(default_factory=lambda: array("I"))  # added, rising
+    flags: "array[int]" = field(default_factory=lambda: array("I"))
+    modseqs: "array[int]" = field(default_factory=lambda: array("Q"))
+    changed: "array[int]" = field(default_factory=lambda: array("I"))  # rising
+    changed_flags: "array[int]" = field(default_factory=lambda: array("I"))
+    removed: "array[int]" = field(default_factory=lambda: array("I"))  # rising
+    gone: bool = False  # the mailbox itself
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All of a mailbox, as read in one read transaction at the account-wide modseq `synced`."""
+
+    synced: int
+    uidvalidity: int
+    uidnext: int
+    highestmodseq: int
+    uids: "array[int]"
+    flags: "array[int]"
+    modseqs: "array[int]"
+
+
+@dataclass(frozen=True, slots=True)
+class Catchup:
+    """What happened to a mailbox between an index's `synced` and this one, whoever did it. None: it is gone."""
+
+    synced: int
+    uidnext: int
+    highestmodseq: int
+    added: list[tuple[int, int, int]]  # uid, flags, modseq
+    changed: list[tuple[int, int, int]]
+    removed: list[int]
+    gone: bool
+
+
+class MailboxIndex:
+    """See the module. `uids`, `flags` (FlagSetIds) and `modseqs` are parallel, live messages only, by UID."""
+
+    __slots__ = (
+        "_batches",
+        "_watchers",
+        "deleted",
+        "flags",
+        "highestmodseq",
+        "mailbox_id",
+        "modseqs",
+        "synced",
+        "uidnext",
+        "uids",
+        "uidvalidity",
+        "users",
+        "version",
+    )
+
+    def __init__(self, mailbox_id: int, snapshot: Snapshot) -> None:
+        self.mailbox_id = mailbox_id
+        self.uidvalidity = snapshot.uidvalidity
+        self.uidnext = snapshot.uidnext
+        self.highestmodseq = snapshot.highestmodseq
+        self.uids = snapshot.uids
+        self.flags = snapshot.flags
+        self.modseqs = snapshot.modseqs
+        self.synced = snapshot.synced
+        self.version = 0
+        self.deleted = False
+        self.users = 0  # Account.index minus Account.release
+        self._batches: deque[Batch] = deque(maxlen=BATCHES_MAX)
+        self._watchers: list[Callable[[], None]] = []
+
+    def position(self, uid: int) -> int:
+        """Where the UID stands; -1 if it is not here."""
+        found = bisect_left(self.uids, uid)
+        return found if found < len(self.uids) and self.uids[found] == uid else -1
+
+    def since(self, version: int) -> list[Batch] | None:
+        """The batches after that version, oldest first; None when they are no longer known."""
+        count = self.version - version
+        if count > len(self._batches):
+            return None
+        return [self._batches[index] for index in range(len(self._batches) - count, len(self._batches))]
+
+    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back, on the loop, after each batch (several that came together: once). Returns what ends it."""
+        entry = _Watcher(callback)
+        self._watchers.append(entry)
+
+        def unwatch() -> None:
+            if entry in self._watchers:
+                self._watchers.remove(entry)
+
+        return unwatch
+
+    @property
+    def watched(self) -> bool:
+        return bool(self._watchers)
+
+    def tell(self) -> None:
+        for watcher in list(self._watchers):
+            watcher()
+
+    def apply(self, effects: Sequence[Effect], *, last: int) -> bool:
+        """Take in what one transaction did to this mailbox; it ended at modseq `last`. True: something changed."""
+        before = self.version
+        for effect in effects:
+            if effect.modseq > self.synced:
+                self._apply(effect)
+        self.synced = max(self.synced, last)
+        return self.version != before
+
+    def _apply(self, effect: Effect) -> None:
+        if effect.uids:
+            self.uids.extend(effect.uids)
+            self.flags.extend(effect.flags)
+            self.modseqs.extend(effect.modseqs)
+            self.uidnext = effect.uids[-1] + 1
+        if effect.changed:
+            _set_flags(self, effect.changed, effect.changed_flags, effect.modseq)
+        if effect.removed:
+            self._remove(effect.removed)
+        self.highestmodseq = max(self.highestmodseq, effect.modseq)
+        self.deleted = self.deleted or effect.gone
+        self._note(Batch(effect.uids, effect.changed, effect.removed, effect.by))
+
+    def catch_up(self, news: Catchup) -> bool:
+        """Take in what SQL says happened since `synced`. True: something changed."""
+        self.synced = max(self.synced, news.synced)
+        if not (news.added or news.changed or news.removed or news.gone):
+            self.highestmodseq = max(self.highestmodseq, news.highestmodseq)
+            self.uidnext = max(self.uidnext, news.uidnext)
+            return False
+        if news.added:
+            self.uids.extend([row[0] for row in news.added])
+            self.flags.extend([row[1] for row in news.added])
+            self.modseqs.extend([row[2] for row in news.added])
+        for uid, flags, modseq in news.changed:
+            at = self.position(uid)
+            if at >= 0:
+                self.flags[at] = flags
+                self.modseqs[at] = modseq
+        if news.removed:
+            self._remove(array("I", news.removed))
+        self.highestmodseq = max(self.highestmodseq, news.highestmodseq)
+        self.uidnext = max(self.uidnext, news.uidnext)
+        self.deleted = self.deleted or news.gone
+        self._note(Batch([row[0] for row in news.added], [row[0] for row in news.changed], news.removed, None))
+        return True
+
+    def _note(self, batch: Batch) -> None:
+        self._batches.append(batch)
+        self.version += 1
+
+    def _remove(self, removed: "array[int]") -> None:
+        self.uids, self.flags, self.modseqs = without(self.uids, removed, self.uids, self.flags, self.modseqs)
+
+
+class _Watcher:
+    """One watch: the same callback may be watching twice, and each ends on its own."""
+
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+
+    def __call__(self) -> None:
+        self._callback()
+
+
+def without(uids: "array[int]", removed: "array[int]", *columns: "array[int]") -> list["array[int]"]:
+    """New arrays: `columns` (parallel to `uids`) without the rows of `removed` (rising)."""
+    kept: list[tuple[int, int]] = []  # [start, stop) of rows that stay
+    start = at = 0
+    for uid in removed:
+        # Removals tend to be neighbours: look at the next place before searching for it.
+        if not (at < len(uids) and uids[at] == uid):
+            at = bisect_left(uids, uid, at)
+            if at >= len(uids) or uids[at] != uid:
+                continue
+        if at > start:
+            kept.append((start, at))
+        start = at = at + 1
+    if start < len(uids):
+        kept.append((start, len(uids)))
+    result = []
+    for column in columns:
+        fresh = array(column.typecode)
+        for low, high in kept:
+            fresh.extend(column[low:high])
+        result.append(fresh)
+    return result
+
+
+def _set_flags(index: MailboxIndex, uids: "array[int]", flags: "array[int]", modseq: int) -> None:
+    """Write flags of many messages: whole stretches at once where the UIDs are neighbours in the index."""
+    stack = [(0, len(uids))]
+    while stack:
+        low, high = stack.pop()
+        at = index.position(uids[low])
+        count = high - low
+        if at >= 0 and index.uids[at : at + count] == uids[low:high]:
+            index.flags[at : at + count] = flags[low:high]
+            index.modseqs[at : at + count] = array("Q", [modseq]) * count
+        elif count > 1:
+            middle = low + count // 2
+            stack.append((low, middle))
+            stack.append((middle, high))

@@ -1,0 +1,169 @@
+"""Mailbox rows: what a caller sees of a mailbox, and what a transaction keeps of it while it writes.
+
+Knows the mailbox table, nothing of messages. Counters are kept in memory during a transaction and written once before
+its commit: a hundred appends to INBOX in one group are one UPDATE.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import apsw
+
+from mailkeep.errors import MailboxMissing
+from mailkeep.mail.ids import MailboxId, ModSeq, UIDValidity
+from mailkeep.store.flagsets import FlagSet
+from mailkeep.store.schema import checksum_term
+
+INBOX: Final = "INBOX"
+SEPARATOR: Final = "/"
+MAILBOXES_MAX: Final = 10_000
+
+# What every new account gets, all subscribed (RFC 6154).
+DEFAULT_MAILBOXES: Final = (
+    (INBOX, ()),
+    ("Drafts", ("\\Drafts",)),
+    ("Sent", ("\\Sent",)),
+    ("Junk", ("\\Junk",)),
+    ("Trash", ("\\Trash",)),
+    ("Archive", ("\\Archive",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A mailbox as of one moment. Counters speak of live messages; `size` is in bytes."""
+
+    id: MailboxId
+    name: str
+    uidvalidity: UIDValidity
+    uidnext: int
+    highestmodseq: ModSeq
+    messages: int
+    unseen: int
+    deleted: int
+    size: int
+    special_use: tuple[str, ...]
+    subscribed: bool
+    recent_from: int  # first UID that no session was told as \Recent
+
+
+_COLUMNS = (
+    "id, name, uidvalidity, uidnext, highestmodseq, messages, unseen, deleted, size, special_use, "
+    "EXISTS (SELECT 1 FROM subscription s WHERE s.name = mailbox.name), recent_from"
+)
+
+
+def _mailbox(row: tuple) -> Mailbox:  # type: ignore[type-arg]  # a database row
+    return Mailbox(*row[:9], special_use=tuple(row[9].split()), subscribed=bool(row[10]), recent_from=row[11])
+
+
+def list_mailboxes(db: apsw.Connection) -> list[Mailbox]:
+    """Live mailboxes by name, INBOX first."""
+    rows = db.execute(f"SELECT {_COLUMNS} FROM mailbox WHERE removed IS NULL").fetchall()
+    return sorted(map(_mailbox, rows), key=lambda box: (box.name != INBOX, box.name))
+
+
+def find_mailbox(db: apsw.Connection, name: str) -> Mailbox:
+    """Raises MailboxMissing."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM mailbox WHERE name = ? AND removed IS NULL", (fold_inbox(name),)
+    ).fetchall()
+    if not rows:
+        raise MailboxMissing("No such mailbox")
+    return _mailbox(rows[0])
+
+
+def list_removed(db: apsw.Connection) -> list[Mailbox]:
+    """Deleted mailboxes that undelete could bring back, the latest first."""
+    rows = db.execute(f"SELECT {_COLUMNS} FROM mailbox WHERE removed IS NOT NULL ORDER BY removed DESC").fetchall()
+    return list(map(_mailbox, rows))
+
+
+def fold_inbox(name: str) -> str:
+    """INBOX is the one name without case (RFC 9051 section 5.1)."""
+    return INBOX if name.upper() == INBOX else name
+
+
+@dataclass(slots=True)
+class Box:
+    """A mailbox row in a transaction's hands."""
+
+    id: MailboxId
+    name: str
+    uidvalidity: UIDValidity
+    uidnext: int
+    highestmodseq: int
+    recent_from: int
+    messages: int
+    unseen: int
+    deleted: int
+    size: int
+    checksum: int
+    special_use: str
+    removed: int | None
+    removed_at: int | None
+    dirty: bool = False
+
+    def count(self, uid: int, sha256: bytes, *, size: int, flags: FlagSet, sign: int) -> None:
+        """Put a message into the counters (sign 1), or take it out (-1)."""
+        self.messages += sign
+        self.size += sign * size
+        if not flags.seen:
+            self.unseen += sign
+        if flags.deleted:
+            self.deleted += sign
+        self.checksum ^= checksum_term(uid, sha256)
+
+    def touch(self, modseq: int) -> None:
+        self.highestmodseq = modseq
+        self.dirty = True
+
+
+_BOX_COLUMNS = (
+    "id, name, uidvalidity, uidnext, highestmodseq, recent_from, messages, unseen, deleted, size, checksum, "
+    "special_use, removed, removed_at"
+)
+
+
+def load_box(db: apsw.Connection, mailbox_id: int) -> Box | None:
+    row = db.execute(f"SELECT {_BOX_COLUMNS} FROM mailbox WHERE id = ?", (mailbox_id,)).fetchone()
+    return None if row is None else Box(*row)
+
+
+def find_box_id(db: apsw.Connection, name: str) -> MailboxId | None:
+    found = db.execute("SELECT id FROM mailbox WHERE name = ? AND removed IS NULL", (name,)).get
+    return None if found is None else MailboxId(found)
+
+
+def insert_box(db: apsw.Connection, name: str, *, uidvalidity: int, modseq: int, special_use: str) -> Box:
+    db.execute(
+        "INSERT INTO mailbox (name, uidvalidity, highestmodseq, special_use) VALUES (?, ?, ?, ?)",
+        (name, uidvalidity, modseq, special_use),
+    )
+    box = load_box(db, db.last_insert_rowid())
+    assert box is not None
+    return box
+
+
+def save_box(db: apsw.Connection, box: Box) -> None:
+    db.execute(
+        "UPDATE mailbox SET name = ?, uidvalidity = ?, uidnext = ?, highestmodseq = ?, recent_from = ?, messages = ?, "
+        "unseen = ?, deleted = ?, size = ?, checksum = ?, special_use = ?, removed = ?, removed_at = ? WHERE id = ?",
+        (
+            box.name,
+            box.uidvalidity,
+            box.uidnext,
+            box.highestmodseq,
+            box.recent_from,
+            box.messages,
+            box.unseen,
+            box.deleted,
+            box.size,
+            box.checksum,
+            box.special_use,
+            box.removed,
+            box.removed_at,
+            box.id,
+        ),
+    )
+    box.dirty = False
