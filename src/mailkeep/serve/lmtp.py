@@ -80,8 +80,8 @@ class LmtpSession:
         "_ended",
         "_errors",
         "_failure",
-        "_hello",
         "_held",
+        "_hello",
         "_last_chunk",
         "_mail",
         "_received",
@@ -110,6 +110,9 @@ class LmtpSession:
         self._errors = 0
         self._task: asyncio.Task[None] | None = None
         self._staging: Staging | None = None
+        self._mail: smtp.Mail | None = None
+        self._recipients: list[Recipient] = []
+        self._failure: MailkeepError | None = None
         self._reset()
         conn.set_timeout(services.limits.lmtp_timeout_s)
         conn.write(Reply(220, "", f"{services.hostname} LMTP Mailkeep ready").encode())
@@ -362,7 +365,6 @@ class LmtpSession:
         """The message is complete: deliver it, or say to each recipient why not."""
         staging, self._staging = self._staging, None
         recipients, failure = self._recipients, self._failure
-        assert self._mail is not None
         if staging is None or failure is not None:
             assert failure is not None
             self._conn.write(reply_for(failure).encode() * len(recipients))
@@ -391,10 +393,10 @@ class LmtpSession:
             )
         finally:
             staged.close()
-        self._conn.write(b"".join(_DELIVERED if error is None else reply_for(error).encode() for error in results))
-        for recipient, error in zip(recipients, results, strict=True):
-            if error is not None:
-                _log.warning("not delivered", user=recipient.account.name, reason=type(error).__name__)
+        self._conn.write(b"".join(_DELIVERED if result is None else reply_for(result).encode() for result in results))
+        for recipient, result in zip(recipients, results, strict=True):
+            if result is not None:
+                _log.warning("not delivered", user=recipient.account.name, reason=type(result).__name__)
 
     def _trace_header(self, now: int) -> bytes:
         """What goes on top (RFC 5321 section 4.4).
@@ -420,9 +422,9 @@ class LmtpSession:
 
     def _reset(self) -> None:
         self._discard()
-        self._mail: smtp.Mail | None = None
-        self._recipients: list[Recipient] = []
-        self._failure: MailkeepError | None = None
+        self._mail = None
+        self._recipients = []
+        self._failure = None
         self._received = 0
         self._chunked = False
         self._last_chunk = False
