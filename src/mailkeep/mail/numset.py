@@ -14,14 +14,18 @@ from mailkeep.errors import ProtocolError
 STAR = 1 << 32
 RANGES_MAX = 100_000
 
-# seq-number = nz-number / "*" ; seq-range = seq-number ":" seq-number
-_ITEM = re.compile(rb"([1-9][0-9]{0,9}|\*)(?::([1-9][0-9]{0,9}|\*))?")
+# seq-number = nz-number / "*" ; seq-range = seq-number ":" seq-number ; sequence-set = item *("," item)
+# Possessive, so that a bad end costs no second look at a long set.
+_NUMBER = rb"(?:[1-9][0-9]{0,9}+|\*)"
+_ITEM = _NUMBER + rb"(?::" + _NUMBER + rb")?+"
+_SET = re.compile(_ITEM + rb"(?:," + _ITEM + rb")*+")
 
 
 def _number(text: bytes) -> int:
-    if text == b"*":
-        return STAR
-    value = int(text)
+    return STAR if text == b"*" else _in_range(int(text))
+
+
+def _in_range(value: int) -> int:
     if value >= STAR:
         raise ProtocolError("Number too large in set")
     return value
@@ -55,17 +59,24 @@ class NumSet:
     @classmethod
     def parse(cls, text: bytes) -> "NumSet":
         """Read a sequence-set. Raises ProtocolError on bad grammar, zero, numbers over 32 bits, too many ranges."""
-        ranges: list[tuple[int, int]] = []
-        stars: list[int] = []
+        if text.isdigit() and len(text) <= 10 and text[0] != 0x30:  # nearly all are one number
+            value = _in_range(int(text))
+            return cls(((value, value),))
+        if not _SET.fullmatch(text):
+            raise ProtocolError("Bad sequence set")
         items = text.split(b",")
         if len(items) > RANGES_MAX:
             raise ProtocolError("Too many ranges in set")
+        if b":" not in text and b"*" not in text:
+            numbers = sorted(map(int, items))
+            _in_range(numbers[-1])
+            return cls(_merge(list(_runs(numbers))))
+        ranges: list[tuple[int, int]] = []
+        stars: list[int] = []
         for item in items:
-            match = _ITEM.fullmatch(item)
-            if match is None:
-                raise ProtocolError("Bad sequence set")
-            low = _number(match[1])
-            high = low if match[2] is None else _number(match[2])
+            first, colon, second = item.partition(b":")
+            low = _number(first)
+            high = _number(second) if colon else low
             if low > high:
                 low, high = high, low
             if high == STAR:
@@ -77,7 +88,7 @@ class NumSet:
     @classmethod
     def of(cls, numbers: Iterable[int]) -> "NumSet":
         """The set of these numbers."""
-        return cls(_merge([(low, high) for low, high in _runs(sorted(numbers))]))
+        return cls(_merge(list(_runs(sorted(numbers)))))
 
     def resolve(self, largest: int) -> "NumSet":
         """The set with the star replaced by `largest` (0 when the mailbox is empty: the star then means nothing)."""

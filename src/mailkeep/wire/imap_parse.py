@@ -7,6 +7,7 @@ maps the verb to its reader. Raises ProtocolError for bad grammar and CommandRef
 import binascii
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 
 from mailkeep.errors import ProtocolError
@@ -19,16 +20,18 @@ from mailkeep.wire.imap_syntax import Cursor, decode_mailbox
 
 # tag = 1*<any ASTRING-CHAR except "+">
 _TAG = rb"([^\x00-\x20\x7f-\xff(){%*\"\\+]+)"
-_HEAD = re.compile(_TAG + rb" +([A-Za-z]+)")
+_HEAD = re.compile(_TAG + rb" +((?:UID +)?[A-Za-z]+)", re.IGNORECASE)
 _TAG_ONLY = re.compile(_TAG + rb"(?: |$)")
 _APPEND = re.compile(_TAG + rb" +APPEND +", re.IGNORECASE)
 # "{" number64 ["+"] "}" at the end of the text; the framer has announced it
 _ANNOUNCED = re.compile(rb"(~?)\{([0-9]+)\+?\}\Z")
-_FETCH = re.compile(rb" +([0-9:*,]+|\$) +(.+)", re.DOTALL)
+_WITH_SET = re.compile(rb" +([0-9:*,]+|\$) +(.+)", re.DOTALL)
 _MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")
 _BASE64 = re.compile(rb"=|[A-Za-z0-9+/]+={0,2}")
 # ["+" / "-"] "FLAGS" [".SILENT"]
 _STORE_MODE = re.compile(rb"([+-]?)FLAGS(\.SILENT)?(?= )", re.IGNORECASE)
+
+_Reader = Callable[[Cursor], Command]
 
 _STATUS_ITEMS = frozenset(
     ("MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "HIGHESTMODSEQ")
@@ -43,7 +46,7 @@ def parse(text: bytes, utf8: bool = False) -> tuple[bytes, Command]:
     if head is None:
         raise ProtocolError("Expected a tag and a command" if text else "Empty line")
     tag, verb = head.groups()
-    read = _VERBS.get(verb) or _VERBS.get(verb.upper())
+    read = _VERBS.get(verb) or _VERBS.get(b" ".join(verb.upper().split()))
     if read is None:
         raise ProtocolError("Unknown command")
     return tag, read(Cursor(text, head.end(), utf8))
@@ -88,7 +91,7 @@ def parse_append(parts: tuple[bytes, ...], utf8: bool = False) -> tuple[bytes, c
 # --- any state, not authenticated ---
 
 
-def _plain(value: Command) -> Callable[[Cursor], Command]:
+def _plain(value: Command) -> _Reader:
     """A command without arguments."""
 
     def read(cursor: Cursor) -> Command:
@@ -153,7 +156,7 @@ def _enable(cursor: Cursor) -> Command:
     return command.Enable(tuple(names))
 
 
-def _select(read_only: bool) -> Callable[[Cursor], Command]:
+def _select(read_only: bool) -> _Reader:
     def read(cursor: Cursor) -> Command:
         cursor.space()
         mailbox = cursor.mailbox()
@@ -218,7 +221,7 @@ def _create(cursor: Cursor) -> Command:
 
 def _one_mailbox(
     make: type[command.Delete] | type[command.Subscribe] | type[command.Unsubscribe],
-) -> Callable[[Cursor], Command]:
+) -> _Reader:
     def read(cursor: Cursor) -> Command:
         cursor.space()
         mailbox = cursor.mailbox()
@@ -319,20 +322,36 @@ def _append(cursor: Cursor) -> Command:
 # --- selected ---
 
 
-def _fetch(cursor: Cursor, uid: bool) -> Command:
-    match = _FETCH.match(cursor.text, cursor.pos)
-    if match is None:
-        raise ProtocolError("Expected a message set and fetch items")
-    numbers, asked = match.groups()
-    messages = SAVED if numbers == b"$" else NumSet.parse(numbers)
-    return command.Fetch(uid, messages, *parse_items(asked, uid))
+def _fetch(uid: bool) -> _Reader:
+    def read(cursor: Cursor) -> Command:
+        match = _WITH_SET.match(cursor.text, cursor.pos)
+        if match is None:
+            raise ProtocolError("Expected a message set and fetch items")
+        numbers, asked = match.groups()
+        return command.Fetch(uid, _set(numbers), *parse_items(asked, uid))
+
+    return read
 
 
-def _store(cursor: Cursor, uid: bool) -> Command:
-    """store = "STORE" SP sequence-set [SP store-modifiers] SP store-att-flags (RFC 7162 section 3.1.3)."""
-    cursor.space()
-    messages = cursor.set()
-    cursor.space()
+def _store(uid: bool) -> _Reader:
+    def read(cursor: Cursor) -> Command:
+        match = _WITH_SET.match(cursor.text, cursor.pos)
+        if match is None:
+            raise ProtocolError("Expected a message set and flags")
+        numbers, change = match.groups()
+        return command.Store(uid, _set(numbers), *_store_change(change))
+
+    return read
+
+
+def _set(text: bytes) -> command.MessageSet:
+    return SAVED if text == b"$" else NumSet.parse(text)
+
+
+@lru_cache(maxsize=512)
+def _store_change(text: bytes) -> tuple[Literal["=", "+", "-"], bool, tuple[str, ...], int | None]:
+    """store = … [SP store-modifiers] SP store-att-flags (RFC 7162 section 3.1.3); a client has few of them."""
+    cursor = Cursor(text)
     unchanged_since = None
     if cursor.skip(b"("):
         while cursor.more_in_list():
@@ -353,13 +372,15 @@ def _store(cursor: Cursor, uid: bool) -> Command:
         while not cursor.at_end():
             listed.append(cursor.flag())
         flags = tuple(listed)
-    return command.Store(uid, messages, mode, match[2] is not None, flags, unchanged_since)
+    return mode, match[2] is not None, flags, unchanged_since
 
 
-def _to_mailbox(
-    make: type[command.Copy] | type[command.Move],
-) -> Callable[[Cursor, bool], Command]:
-    def read(cursor: Cursor, uid: bool) -> Command:
+def _search(uid: bool) -> _Reader:
+    return lambda cursor: parse_search(cursor, uid)
+
+
+def _to_mailbox(make: type[command.Copy] | type[command.Move], uid: bool) -> _Reader:
+    def read(cursor: Cursor) -> Command:
         cursor.space()
         messages = cursor.set()
         cursor.space()
@@ -370,37 +391,14 @@ def _to_mailbox(
     return read
 
 
-def _uid_expunge(cursor: Cursor, uid: bool) -> Command:
+def _uid_expunge(cursor: Cursor) -> Command:
     cursor.space()
     messages = cursor.set()
     cursor.end()
     return command.Expunge(messages)
 
 
-_WITH_SET: dict[bytes, Callable[[Cursor, bool], Command]] = {
-    b"FETCH": _fetch,
-    b"STORE": _store,
-    b"SEARCH": parse_search,
-    b"COPY": _to_mailbox(command.Copy),
-    b"MOVE": _to_mailbox(command.Move),
-}
-_UID_VERBS = {**_WITH_SET, b"EXPUNGE": _uid_expunge}
-_UID_VERB = re.compile(rb" +([A-Za-z]+)")
-
-
-def _uid(cursor: Cursor) -> Command:
-    match = cursor.take(_UID_VERB, "command after UID")
-    read = _UID_VERBS.get(match[1]) or _UID_VERBS.get(match[1].upper())
-    if read is None:
-        raise ProtocolError("Unknown UID command")
-    return read(cursor, True)
-
-
-def _by_number(read: Callable[[Cursor, bool], Command]) -> Callable[[Cursor], Command]:
-    return lambda cursor: read(cursor, False)
-
-
-_VERBS: dict[bytes, Callable[[Cursor], Command]] = {
+_VERBS: dict[bytes, _Reader] = {
     b"CAPABILITY": _plain(command.Capability()),
     b"NOOP": _plain(command.Noop()),
     b"LOGOUT": _plain(command.Logout()),
@@ -426,6 +424,15 @@ _VERBS: dict[bytes, Callable[[Cursor], Command]] = {
     b"LIST": _list,
     b"LSUB": _lsub,
     b"APPEND": _append,
-    b"UID": _uid,
-    **{verb: _by_number(read) for verb, read in _WITH_SET.items()},
+    b"UID EXPUNGE": _uid_expunge,
+    b"FETCH": _fetch(uid=False),
+    b"UID FETCH": _fetch(uid=True),
+    b"STORE": _store(uid=False),
+    b"UID STORE": _store(uid=True),
+    b"SEARCH": _search(uid=False),
+    b"UID SEARCH": _search(uid=True),
+    b"COPY": _to_mailbox(command.Copy, uid=False),
+    b"UID COPY": _to_mailbox(command.Copy, uid=True),
+    b"MOVE": _to_mailbox(command.Move, uid=False),
+    b"UID MOVE": _to_mailbox(command.Move, uid=True),
 }
