@@ -5,8 +5,10 @@ Every node is immutable and hashable. The store plans with it; `matches` decides
 """
 
 from dataclasses import dataclass
+from typing import Protocol, assert_never
 
 from mailkeep.mail.numset import NumSet
+from mailkeep.mail.text import Searchable, normalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +105,99 @@ class SavedSince:
 
 
 Query = (
-    All | And | Or | Not | UIDs | HasFlag | Larger | Smaller | Internal | Sent | Header | Body | Text | ModSeqAtLeast | SavedSince
+    All
+    | And
+    | Or
+    | Not
+    | UIDs
+    | HasFlag
+    | Larger
+    | Smaller
+    | Internal
+    | Sent
+    | Header
+    | Body
+    | Text
+    | ModSeqAtLeast
+    | SavedSince
 )
+
+
+class Matchable(Protocol):
+    """What `matches` asks of one message. The store has it from rows, a test from literals."""
+
+    @property
+    def uid(self) -> int: ...
+    @property
+    def flags(self) -> frozenset[str]: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def internaldate(self) -> int: ...  # seconds since 1970, UTC
+    @property
+    def savedate(self) -> int: ...
+    @property
+    def modseq(self) -> int: ...
+    @property
+    def sent_day(self) -> int | None: ...
+    def header(self, name: str) -> list[str]:
+        """The decoded values of all fields of this name."""
+
+    def searchable(self) -> Searchable: ...
+
+
+_EPOCH_DAY = 719_163  # date(1970, 1, 1).toordinal()
+
+
+def _within(day: int | None, first: int | None, end: int | None) -> bool:
+    return day is not None and (first is None or day >= first) and (end is None or day < end)
+
+
+def _has_flag(flag: str, flags: frozenset[str]) -> bool:
+    # Keywords compare without case; the common case is an exact hit.
+    return flag in flags or flag.lower() in {name.lower() for name in flags}
+
+
+def _in_header(node: Header, subject: Matchable) -> bool:
+    values = subject.header(node.name)
+    needle = normalise(node.text)
+    return any(needle in normalise(value) for value in values)
+
+
+def matches(query: Query, subject: Matchable) -> bool:
+    """Whether one message is what the query asks for. Cheap tests of an And or Or run in the order they are given."""
+    match query:
+        case All():
+            return True
+        case And(parts):
+            return all(matches(part, subject) for part in parts)
+        case Or(parts):
+            return any(matches(part, subject) for part in parts)
+        case Not(part):
+            return not matches(part, subject)
+        case UIDs(uids):
+            return subject.uid in uids
+        case HasFlag(flag):
+            return _has_flag(flag, subject.flags)
+        case Larger(size):
+            return subject.size > size
+        case Smaller(size):
+            return subject.size < size
+        case Internal(first, end):
+            return _within(subject.internaldate // 86400 + _EPOCH_DAY, first, end)
+        case Sent(first, end):
+            return _within(subject.sent_day, first, end)
+        case SavedSince(first, end):
+            return _within(subject.savedate // 86400 + _EPOCH_DAY, first, end)
+        case Header():
+            return _in_header(query, subject)
+        case Body(text):
+            return normalise(text) in subject.searchable().body
+        case Text(text):
+            needle = normalise(text)
+            found = subject.searchable()
+            return needle in found.body or needle in found.headers
+        case ModSeqAtLeast(modseq):
+            return subject.modseq >= modseq
+        case _:
+            assert_never(query)
