@@ -10,6 +10,7 @@ whose type hides itself (`Secret`, by its own `str`). Text from the wire is esca
 A line is one `write` to the descriptor, so lines of several worker processes do not mix.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -32,7 +33,7 @@ _fd = 2
 
 def configure(*, level: str = "info", form: str = "text", fd: int = 2) -> None:
     """Set what is shown and how. Also brings the standard library's `logging` (asyncio warns there) into our form."""
-    global _level, _json, _fd  # noqa: PLW0603 (one stderr, one setting)
+    global _level, _json, _fd
     _level, _json, _fd = LEVELS[level], form == "json", fd
     root = logging.getLogger()
     root.handlers[:] = [_Foreign()]
@@ -82,10 +83,8 @@ def _emit(level: int, area: str, event: str, fields: dict[str, Any]) -> None:
     else:
         pairs = "".join(f" {key}={_quoted(value)}" for key, value in shown.items())
         line = f"{stamp} {_NAMES[level]} {area} {event}{pairs}"
-    try:
+    with contextlib.suppress(OSError):  # stderr is closed or full: mail service goes on without its diary
         os.write(_fd, line.encode("utf-8", "backslashreplace") + b"\n")
-    except OSError:
-        pass  # stderr is closed or full: mail service goes on without its diary
 
 
 def _value(key: str, value: object) -> object:

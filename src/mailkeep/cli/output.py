@@ -1,0 +1,172 @@
+"""How commands speak: to people, to programs (`--json`), or hardly at all (`--quiet`).
+
+Results go to stdout, everything else (progress, warnings, errors) to stderr. With --json a command prints exactly one
+JSON object on stdout. Errors are one line that says what to do; each class of error has one exit code (sysexits.h).
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from mailkeep import config, errors
+
+if TYPE_CHECKING:
+    from mailkeep.jobs.progress import Progress
+    from mailkeep.store.store import Store
+
+OK: Final = 0
+SOME_FAILED: Final = 1
+USAGE: Final = 2
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+
+# The first class that fits decides. 69 … 78 are those of sysexits.h.
+EXIT_CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
+    (errors.UsageError, USAGE),
+    (errors.ConfigError, 78),
+    (errors.LoginError, 77),
+    (errors.Unreachable, 69),
+    (errors.StoreReadOnly, 73),
+    (errors.StoreFull, 74),
+    (errors.StoreCorrupt, 74),
+    (errors.StoreBusy, 75),
+    (errors.StoreError, USAGE),  # no such account, no such mailbox, a bad name: what was asked for cannot be
+    (errors.MailkeepError, SOME_FAILED),
+)
+
+
+def exit_code(error: BaseException) -> int:
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 70)
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """The voice of one command."""
+
+    json: bool
+    quiet: bool
+
+    def say(self, text: str) -> None:
+        """For people; not with --json or --quiet."""
+        if not self.json and not self.quiet:
+            click.echo(text)
+
+    def warn(self, text: str) -> None:
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def facts(self, facts: Any) -> None:
+        """For programs: the one object of --json."""
+        if self.json:
+            click.echo(json.dumps(facts, ensure_ascii=False))
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Aligned columns; numbers to the right."""
+        if self.json or self.quiet:
+            return
+        texts = [[str(cell) for cell in row] for row in rows]
+        widths = [max(_width(row[i]) for row in [list(head), *texts]) for i in range(len(head))]
+        right = [all(isinstance(row[i], int) for row in rows) and bool(rows) for i in range(len(head))]
+        for row in [list(head), *texts]:
+            cells = [
+                " " * (width - _width(cell)) + cell if to_right else cell + " " * (width - _width(cell))
+                for cell, width, to_right in zip(row, widths, right, strict=True)
+            ]
+            click.echo("  ".join(cells).rstrip())
+
+    @property
+    def shows_progress(self) -> bool:
+        """A bar is for a person who watches, and never for a log."""
+        return not self.json and not self.quiet and sys.stderr.isatty()
+
+
+def _width(text: str) -> int:
+    import unicodedata
+
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def human_size(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+# --- options that every command has ----------------------------------------------------------------------------------
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--data, --config, --json, --quiet and --debug, in this order in the help."""
+    options = (
+        click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Where the store is."),
+        click.option("--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="Configuration file."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        click.option("--quiet", is_flag=True, help="Print nothing but errors."),
+        click.option("--debug", is_flag=True, help="Show where an error comes from."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def settings(data: Path | None, file: Path | None) -> config.Config:
+    return config.load(file, data=data)
+
+
+@contextmanager
+def opened(settings: config.Config, *, create: bool = False) -> "Iterator[Store]":
+    """The store of a command. Files that it makes are nobody else's to read."""
+    from mailkeep.store.store import Store
+
+    os.umask(0o077)
+    if not create and not (settings.data / "directory.db").exists():
+        raise errors.UsageError(
+            f"there is no store in {settings.data}; make one with `mailkeep user add NAME`, or name it with --data DIR"
+        )
+    store = Store.open(settings.data, create=create)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def watched(out: Out, text: str, unit: str) -> "Iterator[Progress]":
+    """A Progress that draws a bar on the terminal, if there is one to draw on."""
+    from mailkeep.jobs.progress import Progress
+
+    if not out.shows_progress:
+        yield Progress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[items]:,} " + unit),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(text, total=None, items=0)
+
+        def show(progress: Progress) -> None:
+            # The number of bytes is an estimate (quoting, zips), so the bar is never fuller than full.
+            total = progress.total or None
+            bar.update(task, total=total, completed=min(progress.done, total or progress.done), items=progress.items)
+
+        yield Progress(show)
