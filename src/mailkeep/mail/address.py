@@ -6,13 +6,12 @@ words that Dovecot uses, because clients have met those.
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mailkeep.mail.tokens import ATEXT, BROKEN, END, MORE, Cursor
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """One address structure of ENVELOPE; bytes as in the header, comments and quotes undone."""
 
     name: bytes | None
@@ -29,22 +28,30 @@ _A = rb"[" + ATEXT + rb"]+"
 _DOTTED = _A + rb"(?:\." + _A + rb")*"
 _WORDS = _A + rb"(?:\.+(?:" + _A + rb")?)*"
 _SIMPLE = re.compile(
-    rb'[ \t]*(?:(?:"([^"\\\r\n]*)"|(' + _WORDS + rb"(?: " + _WORDS + rb")*))?[ \t]*"
-    rb"<(" + _DOTTED + rb")@(" + _DOTTED + rb")>|(" + _DOTTED + rb")@(" + _DOTTED + rb"))[ \t]*(?:,(?=[ \t]*\S)|\Z)"
+    rb'[ \t\r\n]*(?:(?:"([^"\\\r\n]*)"|(' + _WORDS + rb"(?: " + _WORDS + rb")*))?[ \t\r\n]*"
+    rb"<(" + _DOTTED + rb")@(" + _DOTTED + rb")>|(" + _DOTTED + rb")@(" + _DOTTED + rb"))"
+    rb"[ \t\r\n]*(?:,[ \t\r\n]*(?=[^ \t\r\n])|\Z)"
 )
 
 
 def parse_addresses(value: bytes) -> tuple[Address, ...]:
     """All addresses of a header value. Linear time, never raises."""
     found: list[Address] = []
-    pos, end = 0, len(value)
+    pos = read_simple(value, 0, found)
+    if pos < len(value):
+        cursor = Cursor(value)
+        cursor.pos = pos
+        if cursor.skip_space() == MORE:
+            _Reader(cursor, found).address_list()
+    return tuple(found)
+
+
+def read_simple(value: bytes, pos: int, found: list[Address]) -> int:
+    """Read the simple addresses from `pos` on. Returns where the first other one starts, or the end."""
+    end = len(value)
     while pos < end:
         match = _SIMPLE.match(value, pos)
         if match is None:
-            rest = value[pos:]
-            cursor = Cursor(rest)
-            if cursor.skip_space() == MORE:
-                _Reader(cursor, found).address_list()
             break
         quoted, words, local, host, bare_local, bare_host = match.groups()
         if local is not None:
@@ -52,7 +59,7 @@ def parse_addresses(value: bytes) -> tuple[Address, ...]:
         else:
             found.append(Address(None, None, bare_local, bare_host))
         pos = match.end()
-    return tuple(found)
+    return pos
 
 
 class _Reader:
@@ -88,6 +95,9 @@ class _Reader:
             if state != MORE:
                 if state == BROKEN:
                     self.add()
+                return
+            cursor.pos = read_simple(cursor.data, cursor.pos, self.found)
+            if not cursor.more:
                 return
 
     def address(self) -> int:

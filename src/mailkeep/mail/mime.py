@@ -19,7 +19,7 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from mailkeep.mail.header import FIELD, HEADER_MAX, Buffer, guess_text
+from mailkeep.mail.header import HEADER_MAX, Buffer, guess_text
 from mailkeep.mail.tokens import BROKEN, END, MORE, Cursor
 
 PARTS_MAX = 10_000
@@ -169,18 +169,32 @@ _LAST_WINS = frozenset(_MESSAGE_FIELDS) - _ADDRESSES
 _KEPT = frozenset((*_MESSAGE_FIELDS, *_CONTENT_FIELDS, b"mime-version"))
 
 
-def clean_value(rest: bytes) -> bytes:
-    """A field's value from its colon on, as UTF-8: no CR, no NUL, no leading space; folds are a bare LF."""
-    value = rest[1:].lstrip(b" \t")
-    if b"\r" in value:
-        value = value.removesuffix(b"\r")
-        if b"\n" in value:
-            value = value.replace(b"\r\n", b"\n")
-    if not value.isascii():
-        value = guess_text(value).encode("utf-8", "replace")
-    if b"\0" in value:
-        value = value.replace(b"\0", b"\xef\xbf\xbd")
-    return value
+# A kept field at the start of a line. The LF before it is part of the match, so that the search runs from LF to LF.
+_FIELD = re.compile(rb"(?i)\n(" + b"|".join(sorted(_KEPT)) + rb")[ \t]*:[ \t]*([^\n]*(?:\n[ \t][^\n]*)*)")
+
+
+def _kept_fields(data: bytes | mmap.mmap, start: int, end: int) -> Iterable[tuple[bytes, bytes]]:
+    """The kept fields of a header block, as (name, value) as written, without the space around the colon."""
+    if start == 0:
+        data = b"\n" + data[:end]  # only the first block lacks the LF before it
+        end += 1
+    else:
+        start -= 1
+    if end - start <= 65536:
+        found: list[tuple[bytes, bytes]] = _FIELD.findall(data, start, end)
+        return found
+    # A list of a million tiny fields would fill the memory.
+    return ((match[1], match[2]) for match in _FIELD.finditer(data, start, end))
+
+
+def _clean(value: bytes) -> bytes:
+    """The value as UTF-8, with a bare LF for each fold, without NULs."""
+    value = value.removesuffix(b"\r")
+    if b"\n" in value:
+        value = value.replace(b"\r\n", b"\n")
+    if value.isascii():
+        return value.replace(b"\0", b"\xef\xbf\xbd") if b"\0" in value else value
+    return guess_text(value).replace("\0", "\ufffd").encode("utf-8", "replace")
 
 
 def _gives_way(name: bytes, value: bytes) -> bool:
@@ -188,28 +202,16 @@ def _gives_way(name: bytes, value: bytes) -> bool:
     return name == b"content-disposition" and ((found := parse_disposition(value)) is None or not found.params)
 
 
-def read_fields(data: Buffer, start: int, end: int) -> dict[bytes, bytes]:
+def read_fields(data: bytes | mmap.mmap, start: int, end: int) -> dict[bytes, bytes]:
     """The kept fields of a header block, by lower-case name.
 
     Of repeated ones the first Content-*, all addresses, and the last of the others of ENVELOPE.
     """
     fields: dict[bytes, bytes] = {}
     repeated: dict[bytes, list[bytes]] = {}
-    # findall is the faster one, but a list of a million tiny fields would fill the memory.
-    found_fields: Iterable[tuple[bytes, bytes]]
-    if end - start <= 65536:
-        found_fields = FIELD.findall(data, start, end)
-    else:
-        found_fields = ((match[1], match[2]) for match in FIELD.finditer(data, start, end))
-    for name, rest in found_fields:
+    for name, raw in _kept_fields(data, start, end):
         key = name.lower()
-        if key not in _KEPT:
-            key = key.rstrip(b" \t")
-            if key not in _KEPT:
-                continue
-        if not rest.startswith(b":"):
-            continue
-        value = clean_value(rest)
+        value = _clean(raw)
         if key in fields:
             if key in _ADDRESSES:
                 repeated.setdefault(key, [fields[key]]).append(value)

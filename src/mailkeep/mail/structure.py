@@ -50,7 +50,7 @@ class Span:
 # ---- strings
 
 # quoted = DQUOTE *QUOTED-CHAR DQUOTE ; any 7-bit character but NUL, CR, LF; quote and backslash are escaped.
-_PLAIN = re.compile(rb'[^\x00\r\n"\\\x80-\xff]*')
+_PLAIN = bytes(set(range(1, 128)) - set(b'\r\n"\\'))
 _NOT_QUOTABLE = re.compile(rb"[\x00\r\n\x80-\xff]")
 _ESCAPED = re.compile(rb'["\\]')
 _LINE_BREAK = re.compile(rb"[\r\n]+(?=([ \t]?))")
@@ -61,7 +61,7 @@ QUOTED_MAX = 1000  # longer strings go as literals: clients have limits on lines
 
 def string(value: bytes) -> bytes:
     """An IMAP string: quoted when it may be, else a literal."""
-    if _PLAIN.fullmatch(value) and len(value) <= QUOTED_MAX:
+    if not value.translate(None, _PLAIN) and len(value) <= QUOTED_MAX:
         return b'"%b"' % value
     if _NOT_QUOTABLE.search(value) or len(value) > QUOTED_MAX:
         return b"{%d}\r\n%b" % (len(value), value)
@@ -137,18 +137,22 @@ def _address(address: Address, utf8: bool) -> bytes:
     )
 
 
+_known_address = lru_cache(maxsize=4096)(_address)
+
+
 def _addresses(value: bytes, utf8: bool) -> bytes:
     found = parse_addresses(value)
-    return b"(%b)" % b"".join([_address(address, utf8) for address in found]) if found else b"NIL"
+    write = _known_address if len(value) <= 100 * len(found) else _address
+    return b"(%b)" % b"".join([write(address, utf8) for address in found]) if found else b"NIL"
 
 
-_known_addresses = lru_cache(maxsize=2048)(_addresses)
+_known_addresses = lru_cache(maxsize=1024)(_addresses)
 
 
 def _address_list(value: bytes | None, utf8: bool) -> bytes:
     if value is None:
         return b"NIL"
-    return _known_addresses(value, utf8) if len(value) <= 200 else _addresses(value, utf8)
+    return _known_addresses(value, utf8) if len(value) <= 500 else _addresses(value, utf8)
 
 
 def write_envelope(fields: dict[bytes, bytes], *, utf8: bool = False) -> bytes:
@@ -205,6 +209,11 @@ def _type_and_params(content: ContentType | None, is_message: bool) -> bytes:
 _known_type_and_params = lru_cache(maxsize=1024)(_type_and_params)
 
 
+@lru_cache(maxsize=64)
+def _known_encoding(encoding: str | None) -> bytes:
+    return b'"7bit"' if encoding is None else string(seven_bit(encoding.encode()))
+
+
 def _disposition(part: Part) -> bytes:
     found = part.disposition
     return b"NIL" if found is None else b"(%b %b)" % (string(seven_bit(found.kind)), _params(found.params))
@@ -212,6 +221,8 @@ def _disposition(part: Part) -> bytes:
 
 def _extension(part: Part) -> bytes:
     """The fields that BODYSTRUCTURE has after those of BODY: disposition, language, location."""
+    if part.disposition is None and not part.language and part.location is None:
+        return b" NIL NIL NIL"
     language = b"(%b)" % b" ".join([string(seven_bit(tag)) for tag in part.language]) if part.language else b"NIL"
     return b" %b %b %b" % (_disposition(part), language, _nstring(part.location))
 
@@ -239,7 +250,7 @@ def _write_part(part: Part, body: list[bytes], extended: list[bytes]) -> None:
         _known_type_and_params(part.written, part.is_message),
         _nstring(part.id),
         _nstring(part.description),
-        b'"7bit"' if part.encoding is None else string(seven_bit(part.encoding.encode())),
+        _known_encoding(part.encoding),
         part.end - part.body,
     )
     body.append(basic)
@@ -420,8 +431,7 @@ def _thread(fields: dict[bytes, bytes]) -> tuple[str | None, tuple[str, ...]]:
 
 
 PREVIEW_SIZE = 200  # characters
-_PREVIEW_READ = 4096  # bytes of the part that are looked at
-_QUOTE_LINES = re.compile(r"^[ \t]*(?:>.*|-- |On .{1,200} wrote:)\r?$", re.MULTILINE)
+_PREVIEW_READ = 2048  # bytes of the part that are looked at
 _TAGS = re.compile(
     r"<(?:style|script|head|title)\b.*?(?:</(?:style|script|head|title)>|\Z)|<!--.*?(?:-->|\Z)|<[^>]{0,2000}(?:>|\Z)",
     re.DOTALL | re.IGNORECASE,
@@ -462,9 +472,18 @@ def _preview(data: Buffer, root: Part) -> str:
     text = decode_charset(raw, part_charset(part))
     if part.subtype == "html":
         text = html.unescape(_TAGS.sub(" ", text))
-    elif "\n>" in text or "wrote:" in text or text.startswith(">"):
-        text = _QUOTE_LINES.sub("", text) if _QUOTE_LINES.sub("", text).strip() else text
-    return " ".join(text[:_PREVIEW_READ].split())[:PREVIEW_SIZE].rstrip("\ufffd")
+    words: list[str] = []
+    size = 0
+    for line in text.splitlines():
+        # A reply's quotation says nothing about it.
+        if not line or line[0] == ">" or line.endswith(" wrote:"):
+            continue
+        found = line.split()
+        words += found
+        size += len(line)
+        if size > 2 * PREVIEW_SIZE:
+            break
+    return " ".join(words)[:PREVIEW_SIZE].rstrip("\ufffd")
 
 
 def render(data: Buffer) -> Rendered:
