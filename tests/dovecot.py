@@ -164,12 +164,13 @@ class Dovecot:
     def start(self) -> Self:
         """Write the configuration, start the master and wait until all three doors accept."""
         self._write_config()
-        self._process = subprocess.Popen(
-            [self._binary, "-F", "-c", str(self.root / "dovecot.conf")],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.root / "stderr.log").open("wb"),
-        )
+        with (self.root / "stderr.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [self._binary, "-F", "-c", str(self.root / "dovecot.conf")],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
         try:
             for port in (self.imap, self.pop3, self.lmtp):
                 wait_for_port(port, self._process, timeout_s=20)

@@ -55,14 +55,14 @@ def bulk(count: int, seed: int = 1) -> list[bytes]:
 
 def _ordinary(number: int, rng: random.Random) -> bytes:
     sender, receiver = rng.choice(NAMES), rng.choice(NAMES)
-    subject = " ".join(rng.choices(WORDS, k=rng.randint(2, 7)))
+    subject = " ".join(rng.choices(WORDS, k=rng.randint(2, 6)))
     head = [
         f"Return-Path: <u{rng.randrange(500)}@example.org>",
         f"Received: from mx{rng.randrange(9)}.example.net (mx.example.net [192.0.2.{rng.randrange(255)}])\r\n"
         f"\tby mail.example.org with ESMTPS id {rng.getrandbits(48):012x}\r\n\tfor <user@example.org>; {_date(number)}",
         f"DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=example.net; s=s1;\r\n\t"
-        f"h=from:to:subject:date:message-id; bh={base64.b64encode(rng.randbytes(32)).decode()};\r\n\t"
-        f"b={base64.b64encode(rng.randbytes(96)).decode()}",
+        f"h=from:to:subject:date:message-id;\r\n\tbh={base64.b64encode(rng.randbytes(32)).decode()};\r\n\t"
+        f"b={base64.b64encode(rng.randbytes(48)).decode()}\r\n\t {base64.b64encode(rng.randbytes(48)).decode()}",
         f"From: {_name(sender)} <{sender.split()[0].lower().encode('ascii', 'ignore').decode()}@example.net>",
         f"To: {_name(receiver)} <user@example.org>",
         f"Subject: {'Re: ' if rng.random() < 0.4 else ''}{subject}",
