@@ -1,0 +1,467 @@
+"""FETCH: rows of finished bytes from the store, joined with flags from memory (RFC 9051 section 6.4.5).
+
+A list of items is compiled once into a plan: which columns to ask the store for, and one template of a response. What
+needs no store (UID, FLAGS, MODSEQ) never touches it; listings go by slices of 128 rows through one `%`; messages with
+body sections go one by one, cut out of the stored bytes by offset, and big ones flow in chunks.
+
+A message that cannot be read costs its own response, and the tagged reply says NO; all others are sent.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import chain, compress
+from typing import Any, Final, NamedTuple
+
+from mailkeep.errors import MailkeepError, MessageMissing, ProtocolError, StoreError
+from mailkeep.mail.flags import SEEN
+from mailkeep.mail.header import select_fields
+from mailkeep.mail.numset import NumSet
+from mailkeep.mail.structure import decode_transfer, find_section
+from mailkeep.serve.imap_peer import Peer, Result
+from mailkeep.serve.imap_reply import Reply, from_error, no, ok
+from mailkeep.serve.imap_select import changed_spans, vanished_earlier
+from mailkeep.serve.imap_view import Span, View, weave
+from mailkeep.store import Account, Transaction
+from mailkeep.wire.imap_command import Fetch, FetchBody, FetchItem
+from mailkeep.wire.imap_response import date_time, literal, nstring
+
+LISTED: Final = 128  # rows of a listing in one slice
+BODIES: Final = 16  # messages with body sections in one slice
+SEEN_AT_ONCE: Final = 200  # messages marked \Seen in one transaction, before their bodies are sent
+CHUNK: Final = 256 * 1024  # of a big body
+SMALL: Final = 64 * 1024  # a message is read whole when several sections of it are wanted
+PIECE: Final = 64 * 1024  # collected before it is written
+
+_OK = ok(b"FETCH completed")
+_UNKNOWN_CTE = no(b"Transfer encoding is not known", b"UNKNOWN-CTE")
+
+Column = Sequence[Any]
+
+
+class Stored(NamedTuple):
+    """An item that is a column of the store."""
+
+    template: bytes
+    column: str
+    show: Callable[[Column], Column] | None = None  # from stored values to shown ones
+
+
+def _dates(values: Column) -> Column:
+    return [date_time(value) for value in values]
+
+
+def _saved(values: Column) -> Column:
+    return [b"NIL" if value is None else date_time(value) for value in values]
+
+
+def _previews(values: Column) -> Column:
+    return [nstring(value) for value in values]
+
+
+_STORED: Final = {
+    "ENVELOPE": Stored(b"ENVELOPE %b", "envelope"),
+    "BODY": Stored(b"BODY %b", "body"),
+    "BODYSTRUCTURE": Stored(b"BODYSTRUCTURE %b", "bodystructure"),
+    "INTERNALDATE": Stored(b"INTERNALDATE %b", "internaldate", _dates),
+    "RFC822.SIZE": Stored(b"RFC822.SIZE %d", "size"),
+    "EMAILID": Stored(b"EMAILID (M%d)", "email"),
+    "THREADID": Stored(b"THREADID (T%d)", "thread"),
+    "SAVEDATE": Stored(b"SAVEDATE %b", "savedate", _saved),
+    "PREVIEW": Stored(b"PREVIEW %b", "preview", _previews),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A compiled list of items."""
+
+    template: bytes  # of the items below, without the head `* n FETCH (` and the end
+    memory: tuple[str, ...]  # UID, FLAGS, MODSEQ: in the order of the template
+    stored: tuple[Stored, ...]  # in the order of the template, after `memory`
+    utf8: bool  # ENVELOPE with 8-bit text
+    headers: tuple[tuple[bytes, tuple[bytes, ...]], ...]  # (label, names): header sets of the whole message
+    bodies: tuple[FetchBody, ...]  # all other sections
+    marks_seen: bool
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns to fetch, after `uid`."""
+        wanted = [stored.column for stored in self.stored]
+        if self.utf8:
+            wanted.append("envelope_utf8")
+        if self.bodies or self.headers:
+            wanted += ["email", "header_size"]
+        if self.bodies:
+            wanted += ["size", "sections"]
+        return tuple(dict.fromkeys(wanted))
+
+
+@lru_cache(maxsize=1024)
+def compile_items(items: tuple[FetchItem, ...], utf8: bool) -> Plan:
+    """The plan for a list of items."""
+    memory = tuple(name for name in ("UID", "FLAGS", "MODSEQ") if name in items)
+    stored = tuple(_STORED[item] for item in items if isinstance(item, str) and item in _STORED)
+    headers, bodies = [], []
+    for item in items:
+        if isinstance(item, FetchBody):
+            section = item.section
+            if section.text == "HEADER.FIELDS" and not section.path and item.partial is None:
+                headers.append((item.label, tuple(sorted({name.lower() for name in section.fields}))))
+            else:
+                bodies.append(item)
+    shown = {"UID": b"UID %d", "FLAGS": b"FLAGS (%b)", "MODSEQ": b"MODSEQ (%d)"}
+    template = [shown[name] for name in memory] + [item.template for item in stored]
+    template += [label.replace(b"%", b"%%") + b" {%d}\r\n%b" for label, _ in headers]
+    return Plan(
+        b" ".join(template),
+        memory,
+        stored,
+        utf8 and "ENVELOPE" in items,
+        tuple(headers),
+        tuple(bodies),
+        any(isinstance(item, FetchBody) and not item.peek for item in items),
+    )
+
+
+# --- the command ---
+
+
+def fetch(peer: Peer, command: Fetch) -> Result:
+    """FETCH and UID FETCH."""
+    view, enabled, items = peer.selected, peer.enabled, command.items
+    if command.vanished and not enabled.qresync:
+        raise ProtocolError("QRESYNC is not enabled")
+    spans: Iterable[Span] = peer.spans(command.messages, uid=command.uid)
+    if command.changed_since is not None:
+        items = tuple(dict.fromkeys((*items, "MODSEQ")))
+        spans = list(changed_spans(view, spans, command.changed_since))
+    if "MODSEQ" in items:
+        enabled.condstore = True
+    if enabled.qresync and "UID" not in items:
+        items = ("UID", *items)
+    plan = compile_items(items, enabled.utf8)
+    if command.vanished:
+        peer.write(vanished_earlier(peer, _known(peer, command), command.changed_since or 0))
+    if plan.marks_seen and not view.read_only and (unseen := _unseen(peer, view, spans)):
+        return _mark_and_fetch(peer, plan, list(spans), unseen)
+    if not plan.stored and not plan.bodies and not plan.headers:
+        return _from_memory(view, plan, spans)
+    return _from_store(peer, view, plan, spans=spans)
+
+
+def _known(peer: Peer, command: Fetch) -> NumSet:
+    """The UIDs that a client asks about with VANISHED: also those that are gone, so not the view's."""
+    messages = command.messages
+    return messages.resolve(peer.selected.index.uidnext - 1) if isinstance(messages, NumSet) else NumSet.of(peer.saved)
+
+
+def _from_memory(view: View, plan: Plan, spans: Iterable[Span]) -> Generator[bytes, None, Reply]:
+    wanted = plan.memory
+    yield from view.rows_of(spans, uid="UID" in wanted, flags="FLAGS" in wanted, modseq="MODSEQ" in wanted)
+    return _OK
+
+
+def _unseen(peer: Peer, view: View, spans: Iterable[Span]) -> bool:
+    flagset = peer.account.flagset
+    return any(not flagset(number).seen for start, stop in spans for number in set(view.flag_sets(start, stop)))
+
+
+async def _mark_and_fetch(peer: Peer, plan: Plan, spans: list[Span], unseen: bool) -> Reply:
+    """Set \\Seen, then send; the same FETCH response tells the flag (RFC 9051 section 6.4.5)."""
+    view, flagset = peer.selected, peer.account.flagset
+    end = _OK
+    for slice_spans in _slices(spans, SEEN_AT_ONCE):
+        seen = {number: flagset(number).seen for start, stop in slice_spans for number in view.flag_sets(start, stop)}
+        marked = [
+            uid
+            for start, stop in slice_spans
+            for uid, number in zip(view.uids[start:stop], view.flag_sets(start, stop), strict=True)
+            if not seen[number]
+        ]
+        if marked:
+            await peer.services.offload.write(
+                peer.account,
+                partial(
+                    Transaction.store_flags,
+                    mailbox_id=view.index.mailbox_id,
+                    uids=marked,
+                    mode="+",
+                    flags=frozenset((SEEN,)),
+                ),
+                durable=False,
+                by=view,
+            )
+        reply: Reply = await peer.stream(_from_store(peer, view, plan, spans=slice_spans, marked=frozenset(marked)))
+        if reply is not _OK:
+            end = reply
+    return end
+
+
+def _slices(spans: Iterable[Span], size: int) -> Iterator[list[Span]]:
+    """The same positions in portions of `size`."""
+    portion: list[Span] = []
+    room = size
+    for first, stop in spans:
+        start = first
+        while stop - start >= room:
+            yield [*portion, (start, start + room)]
+            start += room
+            portion, room = [], size
+        if start < stop:
+            portion.append((start, stop))
+            room -= stop - start
+    if portion:
+        yield portion
+
+
+# --- rows ---
+
+
+@dataclass(slots=True)
+class _Rows:
+    """One slice: what memory and the store say of some messages, as parallel columns."""
+
+    seqs: Column
+    uids: Column
+    flags: Column
+    modseqs: Column
+    stored: dict[str, Column]
+    missing: bool = False  # the store knows some of them no more
+
+
+def _read_rows(peer: Peer, view: View, spans: list[Span], columns: tuple[str, ...]) -> _Rows:
+    uids = view.uids_in(spans)
+    rows = peer.account.fetch(view.index.mailbox_id, uids, ("uid", *columns))
+    if len(spans) == 1:
+        start, stop = spans[0]
+        seqs: Column = range(start + 1, stop + 1)
+        flags: Column = view.flags_wire(start, stop)
+        modseqs: Column = view.modseqs_at(start, stop)
+    else:
+        seqs = list(chain.from_iterable(range(start + 1, stop + 1) for start, stop in spans))
+        flags = list(chain.from_iterable(view.flags_wire(start, stop) for start, stop in spans))
+        modseqs = list(chain.from_iterable(view.modseqs_at(start, stop) for start, stop in spans))
+    stored = zip(*rows, strict=True) if rows else ((),) * (len(columns) + 1)
+    result = _Rows(seqs, uids, flags, modseqs, dict(zip(("uid", *columns), stored, strict=True)))
+    if len(rows) != len(uids):
+        there = set(result.stored["uid"])
+        kept = [uid in there for uid in uids]
+        result.seqs, result.uids = list(compress(seqs, kept)), list(compress(uids, kept))
+        result.flags, result.modseqs = list(compress(flags, kept)), list(compress(modseqs, kept))
+        result.missing = True
+    return result
+
+
+def _woven(plan: Plan, rows: _Rows) -> list[Column]:
+    """The columns of the plan's template, header sets apart."""
+    known = {"UID": rows.uids, "FLAGS": rows.flags, "MODSEQ": rows.modseqs}
+    columns: list[Column] = [known[name] for name in plan.memory]
+    for item in plan.stored:
+        values = rows.stored[item.column]
+        if item.column == "envelope" and plan.utf8:
+            values = [utf8 or plain for plain, utf8 in zip(values, rows.stored["envelope_utf8"], strict=True)]
+        columns.append(values if item.show is None else item.show(values))
+    return columns
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What went wrong for single messages; the first of the worst kind decides the reply."""
+
+    reply: Reply = field(default=_OK)
+
+    def missing(self) -> None:
+        if self.reply is _OK:
+            self.reply = no(b"Some of the messages are gone", b"EXPUNGEISSUED")
+
+    def failed(self, error: MailkeepError) -> None:
+        if isinstance(error, MessageMissing):
+            self.missing()
+        else:
+            self.reply = from_error(error)
+
+
+def _from_store(
+    peer: Peer, view: View, plan: Plan, *, spans: Iterable[Span], marked: frozenset[int] = frozenset()
+) -> Generator[bytes, None, Reply]:
+    outcome = _Outcome()
+    account = peer.account
+    sets = [account.header_set(names) for _, names in plan.headers]
+    columns = plan.columns + tuple(f"headers:{number}" for number in sets if number is not None)
+    template = b"* %d FETCH (" + plan.template
+    for portion in _slices(spans, BODIES if plan.bodies else LISTED):
+        rows = _read_rows(peer, view, portion, columns)
+        if rows.missing:
+            outcome.missing()
+            if not rows.seqs:
+                continue
+        woven: list[Column] = [rows.seqs, *_woven(plan, rows)]
+        for (_, names), number in zip(plan.headers, sets, strict=True):
+            values = _headers(account, rows, names, number)
+            woven += [[len(value) for value in values], values]
+        if plan.bodies or marked:
+            yield from _with_bodies(peer, plan, rows, woven=woven, marked=marked, outcome=outcome)
+        else:
+            yield weave(template + b")\r\n", woven)
+    return outcome.reply
+
+
+def _headers(account: Account, rows: _Rows, names: tuple[bytes, ...], number: int | None) -> list[bytes]:
+    """A header set of each message: remembered, or cut now and remembered."""
+    emails, sizes = rows.stored["email"], rows.stored["header_size"]
+    wanted = frozenset(names)
+    if number is None:
+        return [_selected(account, email, size, wanted=wanted) for email, size in zip(emails, sizes, strict=True)]
+    values = list(rows.stored[f"headers:{number}"])
+    fresh = []
+    for at, value in enumerate(values):
+        if value is None:
+            values[at] = _selected(account, emails[at], sizes[at], wanted=wanted)
+            fresh.append((emails[at], values[at]))
+    if fresh:
+        account.remember_headers(number, fresh)
+    return values
+
+
+def _selected(account: Account, email: Any, header_size: int, *, wanted: frozenset[bytes]) -> bytes:
+    return select_fields(account.read(email, 0, header_size), wanted)
+
+
+# --- bodies ---
+
+
+def _with_bodies(
+    peer: Peer, plan: Plan, rows: _Rows, *, woven: list[Column], marked: frozenset[int], outcome: _Outcome
+) -> Generator[bytes, None, None]:
+    """Responses one by one: the template's part, then the sections."""
+    account = peer.account
+    ready: list[bytes] = []
+    size = 0
+    wanted = [rows.stored[name] for name in ("email", "size", "header_size", "sections")] if plan.bodies else []
+    for at, (seq, *values) in enumerate(zip(*woven, strict=True)):
+        items = [plan.template % tuple(values)] if plan.template else []
+        if rows.uids[at] in marked:
+            if "FLAGS" not in plan.memory:
+                items.append(b"FLAGS (%b)" % rows.flags[at])
+            if peer.enabled.condstore and "MODSEQ" not in plan.memory:
+                items.append(b"MODSEQ (%d)" % rows.modseqs[at])
+        big: list[_Big] = []
+        try:
+            if wanted:
+                message = _Message(account, *(column[at] for column in wanted), several=len(plan.bodies) > 1)
+                for item in map(message.section, plan.bodies):
+                    items.append(item) if isinstance(item, bytes) else big.append(item)
+        except _UnknownEncoding:
+            outcome.reply = _UNKNOWN_CTE
+            continue
+        except StoreError as error:
+            outcome.failed(error)
+            continue
+        ready.append(b"* %d FETCH (%b" % (seq, b" ".join(items)))
+        if big:
+            yield b"".join(ready)
+            ready, size = [], 0
+            yield from _flow(peer, big, first=not items)
+        ready.append(b")\r\n")
+        size += len(ready[-2]) if len(ready) > 1 else 0
+        if size > PIECE:
+            yield b"".join(ready)
+            ready, size = [], 0
+    if ready:
+        yield b"".join(ready)
+
+
+@dataclass(slots=True)
+class _Big:
+    """A section too big for one piece."""
+
+    label: bytes
+    start: int
+    length: int
+    read: Callable[[int, int], bytes]
+
+
+class _UnknownEncoding(Exception):
+    """BINARY of a part whose transfer encoding nobody knows."""
+
+
+def _flow(peer: Peer, sections: list[_Big], *, first: bool) -> Generator[bytes, None, None]:
+    """Big sections in chunks. From the literal's head to its end nothing else may be written."""
+    for section in sections:
+        peer.in_literal = True
+        yield b"%b%b {%d}\r\n" % (b"" if first else b" ", section.label, section.length)
+        first = False
+        for offset in range(0, section.length, CHUNK):
+            yield section.read(section.start + offset, min(CHUNK, section.length - offset))
+        peer.in_literal = False
+
+
+class _Message:
+    """The stored bytes of one message, read once if it is small and wanted often."""
+
+    __slots__ = ("_account", "_email", "_header_size", "_sections", "_size", "_whole")
+
+    def __init__(
+        self, account: Account, email: Any, size: int, header_size: int, sections: bytes, *, several: bool
+    ) -> None:
+        self._account = account
+        self._email = email
+        self._size = size
+        self._header_size = header_size
+        self._sections = sections
+        self._whole = account.read(email) if several and size <= SMALL else None
+
+    def _read(self, start: int, length: int) -> bytes:
+        if self._whole is not None:
+            return self._whole[start : start + length]
+        return self._account.read(self._email, start, length) if length else b""
+
+    def _span(self, path: tuple[int, ...], text: str) -> tuple[int, int, str] | None:
+        """(start, length, transfer encoding), None when there is no such part."""
+        if not path:
+            if text == "HEADER":
+                return 0, self._header_size, ""
+            if text == "TEXT":
+                return self._header_size, self._size - self._header_size, ""
+            return 0, self._size, ""
+        found = find_section(self._sections, path, text)
+        return None if found is None else (found.start, found.length, found.encoding)
+
+    def section(self, body: FetchBody) -> bytes | _Big:
+        """`LABEL value`, or what is to flow. Raises StoreError, _UnknownEncoding."""
+        section, label = body.section, body.label
+        fields = section.text.startswith("HEADER.FIELDS")
+        span = self._span(section.path, "HEADER" if fields else section.text)
+        if span is None:  # no such part: NIL, as Dovecot has it
+            return label + (b" 0" if body.kind == "BINARY.SIZE" else b" NIL")
+        start, length, encoding = span
+        if body.kind.startswith("BINARY"):
+            return self._binary(body, start, length, encoding=encoding)
+        if fields:
+            names = frozenset(name.lower() for name in section.fields)
+            data = select_fields(self._read(start, length), names, exclude=section.text == "HEADER.FIELDS.NOT")
+            data = _part_of(data, body.partial)
+        else:
+            if body.partial is not None:
+                first, count = body.partial
+                start += min(first, length)
+                length = min(count, max(length - first, 0))
+            if length > CHUNK:
+                return _Big(label, start, length, self._read)
+            data = self._read(start, length)
+        return b"%b {%d}\r\n%b" % (label, len(data), data)
+
+    def _binary(self, body: FetchBody, start: int, length: int, *, encoding: str) -> bytes | _Big:
+        if length > CHUNK and encoding in ("", "7bit", "8bit", "binary") and body.kind == "BINARY.SIZE":
+            return b"%b %d" % (body.label, length)
+        data = decode_transfer(self._read(start, length), encoding)
+        if data is None:
+            raise _UnknownEncoding
+        if body.kind == "BINARY.SIZE":
+            return b"%b %d" % (body.label, len(data))
+        return body.label + b" " + literal(_part_of(data, body.partial))
+
+
+def _part_of(data: bytes, partial_: tuple[int, int] | None) -> bytes:
+    return data if partial_ is None else data[partial_[0] : partial_[0] + partial_[1]]
