@@ -353,6 +353,17 @@ class _Scan:
         self.header_closed = hit is None and match is not None
         return hit
 
+    def boundary_after_header(self, node: _Node) -> _BOUNDARY_HIT | None:
+        """An enclosing boundary right after the header: it owns the blank line, and the part has no body."""
+        line = node.body
+        if not self.boundaries or not self.header_closed or self.data[line : line + 2] != b"--":
+            return None
+        found = self.boundary_at(line)
+        if found is None or self.boundaries[found[0]][1] == len(self.path):
+            return None  # none, or its own first one
+        node.body -= 2 if self.data[line - 2 : line] == b"\r\n" else 1
+        return node.body, line, *found
+
     def classify(self, node: _Node, parent: _Node | None) -> bytes | None:
         """Decide what the part is, once its header is read. Returns the boundary of a multipart that has one."""
         fields = node.fields
@@ -391,15 +402,22 @@ class _Scan:
         while True:
             hit = self.read_header(node)
             boundary = self.classify(node, self.path[-2] if len(self.path) > 1 else None)
+            if hit is None and boundary is not None and self.header_closed:
+                self.set_boundaries([*self.boundaries, (boundary, len(self.path))])
             if hit is None:
-                if boundary is not None and self.header_closed:
-                    self.set_boundaries([*self.boundaries, (boundary, len(self.path))])
-                elif node.is_message:
-                    node = self.open(node.body)
-                    continue
+                hit = self.boundary_after_header(node)
+            if hit is None and not node.is_message:
                 hit = self.next_boundary(node.body)
-            elif node.is_message:
-                self.open(node.body)  # an empty message
+            elif hit is None:
+                node = self.open(node.body)
+                continue
+            else:
+                # Nothing follows the header. Its last line break is the boundary's, so it is its parents' too.
+                depth = len(self.path) - 1
+                if node.is_message:
+                    self.open(node.body)
+                self.close(depth, node.body)
+                hit = (hit[1], *hit[1:])
             following = self.follow(hit)
             if following is None:
                 self.close(0, self.size)
