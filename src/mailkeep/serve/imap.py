@@ -21,7 +21,7 @@ from mailkeep.serve import imap_login
 from mailkeep.serve.imap_append import Incoming
 from mailkeep.serve.imap_commands import COMMANDS, Entry, State
 from mailkeep.serve.imap_peer import Peer
-from mailkeep.serve.imap_reply import Reply, bad, from_error, no, ok
+from mailkeep.serve.imap_reply import Reply, from_error, no, ok
 from mailkeep.serve.services import Services
 from mailkeep.serve.transport import Connection
 from mailkeep.wire import imap_server
@@ -159,9 +159,10 @@ class ImapSession:
             self._close()
 
     def _bad(self, event: imap_server.Bad) -> None:
-        code = event.code.encode("ascii") if event.code else b""
-        reply = no(event.text.encode("ascii", "replace"), code) if code else bad(event.text.encode("ascii", "replace"))
-        self._peer.write(reply.line(event.tag or b"*"))
+        if self._append is not None:  # what followed the message spoiled the command
+            self._append.discard()
+            self._append = None
+        self._peer.write(event.reply)
         self._misdeed()
 
     def _misdeed(self) -> None:
@@ -178,7 +179,7 @@ class ImapSession:
         elif self._idle is not None:
             tag, self._idle = self._idle, None
             if data.strip().upper() == b"DONE":
-                self._start(self._finish_later(tag, ok(b"IDLE completed")))
+                self._finish(tag, ok(b"IDLE completed"))
             else:
                 self._peer.write(b"%b BAD Expected DONE\r\n" % tag)
                 self._misdeed()
@@ -246,18 +247,22 @@ class ImapSession:
             result = from_error(error)
         except Exception as error:
             result = self._bug(error)
-        view = peer.view
-        if view is not None and view.pending:
-            news = view.news(expunge=entry.renumbers(command))
-            if not self._advance(news)[0]:
-                self._start(self._news_later(tag, result, news))
-                return
-        self._reply(tag, result)
-        if type(command) is Logout:
-            self._close()
-        elif type(command) is Idle:
+        if type(command) is Idle:  # before the news, which an idling client may always be told
             self._idle = tag
             self._wire.expect_line()
+        self._finish(tag, result, renumbers=entry.renumbers(command))
+        if type(command) is Logout:
+            self._close()
+
+    def _finish(self, tag: bytes, reply: Reply, *, renumbers: bool = True) -> None:
+        """Tell what is new, then the tagged line."""
+        view = self._peer.view
+        if view is not None and view.pending:
+            news = view.news(expunge=renumbers)
+            if not self._advance(news)[0]:
+                self._start(self._news_later(tag, reply, news))
+                return
+        self._reply(tag, reply)
 
     def _reply(self, tag: bytes, reply: Reply) -> None:
         """The tagged line. IDLE has none yet."""
