@@ -134,7 +134,7 @@ class Framer:
         line = data[pos : end - 1] if end > pos and data[end - 1] == 13 else data[pos:end]
         self._pos = self._scan = end + 1
         if self._parts or len(line) > self._line_max or line.endswith(b"}"):
-            return self._odd_line(line)
+            return self._odd_line(line, pos)
         return line
 
     def next_line(self) -> bytes | Lost | None:
@@ -204,13 +204,14 @@ class Framer:
         self._pos = self._scan = 0
         return Lost(reason)
 
-    def _odd_line(self, line: bytes) -> Frame | None:
-        """A line with literals before it or after it, or too long a one."""
-        match = _ANNOUNCED.search(line, max(len(line) - _TAIL, 0))
+    def _odd_line(self, line: bytes, start: int) -> Frame | None:
+        """A line with literals before it or after it, or too long a one; it began at `start`."""
         self._text_size += len(line)
         if self._text_size > self._line_max:
             self._start_skip(self._parts[0] if self._parts else line, "Command line too long")
-            return self._skipped_line(line[-_TAIL:])
+            self._pos = self._scan = start
+            return self._skip()
+        match = _ANNOUNCED.search(line, max(len(line) - _TAIL, 0))
         if match is None:
             text = b"".join(self._parts) + line
             self._finish()
@@ -226,7 +227,7 @@ class Framer:
         if self._scan - self._pos + self._text_size <= self._line_max + 1:  # + 1: a CR may be the last octet
             return None
         self._start_skip(self._parts[0] if self._parts else self._data[self._pos :], "Command line too long")
-        return self._skip_line()
+        return self._skip()
 
     def _step(self) -> Frame | None:
         state = self._state
@@ -239,10 +240,8 @@ class Framer:
             return self._chunk()
         if state is _State.TAIL:
             return self._tail()
-        if state is _State.SKIP_LITERAL:
-            return self._skip_octets()
-        if state is _State.SKIP_LINE:
-            return self._skip_line()
+        if state is _State.SKIP_LITERAL or state is _State.SKIP_LINE:
+            return self._skip()
         return None
 
     def _take(self) -> bytes:
@@ -279,14 +278,14 @@ class Framer:
             # One literal too many, already under way. The grammar refuses `tail` later; first get past it.
             self._start_skip(line, "Unexpected literal")
             self._skip_literal(int(match[2]))
-            return self._skip_octets()
+            return self._skip()
         return ChunkEnd(line)
 
     # --- getting past a refused command ---
 
     def _start_skip(self, head: bytes, reason: str | None) -> None:
         self._finish()
-        self._head = head[:_HEAD]
+        self._head = head[: min(_HEAD, self._line_max)]
         self._reason = reason
         self._skip_left = self._skip_max
         self._state = _State.SKIP_LINE
@@ -296,32 +295,42 @@ class Framer:
         self._left = size
         self._state = _State.SKIP_LITERAL
 
-    def _skip_octets(self) -> Frame | None:
-        if self._skip_left < 0:
-            return self._lose("Literal too large")
-        self._take()
-        if self._left:
-            return None
-        self._state = _State.SKIP_LINE
-        return self._skip_line()
+    def _skip(self) -> Frame | None:
+        """Go on skipping. A loop: a line of `{0+}` after another must not recurse."""
+        while True:
+            if self._state is _State.SKIP_LITERAL:
+                if self._skip_left < 0:
+                    return self._lose("Literal too large")
+                self._take()
+                if self._left:
+                    return None
+                self._state = _State.SKIP_LINE
+            end = self._skip_line()
+            if self._skip_left < 0:
+                return self._lose("Command line too long")
+            if end is None:
+                return None
+            if not self._goes_on(end):
+                self._finish()
+                return Skipped(self._head, self._reason)
 
-    def _skip_line(self) -> Frame | None:
+    def _skip_line(self) -> bytes | None:
+        """The end of the line that is skipped; None when it has not come yet."""
         data, pos = self._data, self._pos
         end = data.find(b"\n", self._scan)
         if end < 0:
             self._skip_left -= max(len(data) - pos - _TAIL, 0)
             self._data = data[max(pos, len(data) - _TAIL) :]
             self._pos, self._scan = 0, len(self._data)
-            return self._lose("Command line too long") if self._skip_left < 0 else None
-        self._pos = self._scan = end + 1
+            return None
         self._skip_left -= end - pos
-        return self._skipped_line(data[max(pos, end - _TAIL) : end].removesuffix(b"\r"))
+        self._pos = self._scan = end + 1
+        return data[max(pos, end - _TAIL) : end].removesuffix(b"\r")
 
-    def _skipped_line(self, end: bytes) -> Frame | None:
-        """A line of a refused command ended in `end`; go on when it announces octets that are under way."""
+    def _goes_on(self, end: bytes) -> bool:
+        """Whether a skipped line that ends so announces a literal that is under way."""
         match = _ANNOUNCED.search(end)
-        if match is not None and match[3]:
-            self._skip_literal(int(match[2]))
-            return self._skip_octets()
-        self._finish()
-        return Skipped(self._head, self._reason)
+        if match is None or not match[3]:
+            return False
+        self._skip_literal(int(match[2]))
+        return True

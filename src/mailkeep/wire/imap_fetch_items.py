@@ -7,13 +7,13 @@ import re
 from functools import lru_cache
 
 from mailkeep.errors import ProtocolError
+from mailkeep.mail.ids import UID_MAX
 from mailkeep.wire.imap_command import FetchBody, FetchItem, Section
-from mailkeep.wire.imap_syntax import NUMBER_MAX, SPACE, Cursor
+from mailkeep.wire.imap_syntax import NUMBER_MAX, REMEMBERED_MAX, SPACE, Cursor
 
 Asked = tuple[tuple[FetchItem, ...], int | None, bool]  # items, CHANGEDSINCE, VANISHED
 
 DEPTH_MAX = 100  # no message has more levels (DESIGN: nesting 100)
-_CACHED_MAX = 1024
 
 _ATTRIBUTES = frozenset(
     [
@@ -56,7 +56,7 @@ _FIELD_ATOM = re.compile(rb"[^\x00-\x20\x7f-\xff(){%*\"\\\]]+")
 
 def parse_items(text: bytes, uid: bool) -> Asked:
     """Read all that follows the message set. Raises ProtocolError."""
-    return _cached(text, uid) if len(text) <= _CACHED_MAX else _parse(text, uid)
+    return _remembered(text, uid) if len(text) <= REMEMBERED_MAX else _parse(text, uid)
 
 
 def _parse(text: bytes, uid: bool) -> Asked:
@@ -76,7 +76,7 @@ def _parse(text: bytes, uid: bool) -> Asked:
     return tuple(dict.fromkeys(items)), changed_since, vanished
 
 
-_cached = lru_cache(maxsize=1024)(_parse)
+_remembered = lru_cache(maxsize=1024)(_parse)
 
 
 def _item(cursor: Cursor) -> tuple[FetchItem, ...]:
@@ -128,10 +128,9 @@ def _body(name: str, cursor: Cursor) -> FetchBody:
     peek = kind != name or kind == "BINARY.SIZE"
     if kind not in ("BODY", "BINARY", "BINARY.SIZE") or name == "BINARY.SIZE.PEEK":
         raise ProtocolError("Unknown fetch item")
-    section, label = _section(cursor)
+    section = _section(cursor)
     if kind != "BODY" and section.text:
         raise ProtocolError("BINARY takes part numbers only")
-    label = kind.encode("ascii") + label
     partial = None
     match = cursor.try_take(_PARTIAL)
     if match is not None:
@@ -140,20 +139,18 @@ def _body(name: str, cursor: Cursor) -> FetchBody:
         partial = (int(match[1]), int(match[2]))
         if max(partial) > NUMBER_MAX:
             raise ProtocolError("Number too large")
-        label += b"<%d>" % partial[0]  # the answer names the origin octet only
-    return FetchBody(section, peek, partial, kind, label)  # type: ignore[arg-type]  # checked above
+    return FetchBody(section, peek, partial, kind, label(kind, section, partial))  # type: ignore[arg-type]  # as above
 
 
-def _section(cursor: Cursor) -> tuple[Section, bytes]:
+def _section(cursor: Cursor) -> Section:
     match = cursor.take(_SECTION, "section")
     path = tuple(map(int, match[1].split(b"."))) if match[1] else ()
     text = (match[3] or b"").decode("ascii").upper()
     if bool(path and text) != bool(match[2]) or (text == "MIME" and not path):
         raise ProtocolError("Bad section")
-    if len(path) > DEPTH_MAX:
+    if len(path) > DEPTH_MAX or max(path, default=0) > UID_MAX:
         raise ProtocolError("Section too deep")
     fields: list[bytes] = []
-    label = b".".join([*map(b"%d".__mod__, path), *([text.encode("ascii")] if text else [])])
     if text.startswith("HEADER.FIELDS"):
         cursor.space()
         cursor.expect(b"(")
@@ -161,10 +158,21 @@ def _section(cursor: Cursor) -> tuple[Section, bytes]:
             fields.append(cursor.astring())
         if not fields:
             raise ProtocolError("No header fields named")
-        label += b" (" + b" ".join(map(_field, fields)) + b")"
     cursor.skip_spaces()
     cursor.expect(b"]")
-    return Section(path, text, tuple(fields)), b"[" + label + b"]"  # type: ignore[arg-type]  # the regex's words
+    return Section(path, text, tuple(fields))  # type: ignore[arg-type]  # the regex knows these words only
+
+
+def label(kind: str, section: Section, partial: tuple[int, int] | None) -> bytes:
+    """How the answer names a section: no PEEK, and of a partial the first octet only (RFC 9051 section 7.5.2)."""
+    words = [b"%d" % number for number in section.path]
+    if section.text:
+        words.append(section.text.encode("ascii"))
+    spec = b".".join(words)
+    if section.fields:
+        spec += b" (" + b" ".join(map(_field, section.fields)) + b")"
+    origin = b"" if partial is None else b"<%d>" % partial[0]
+    return kind.encode("ascii") + b"[" + spec + b"]" + origin
 
 
 def _field(name: bytes) -> bytes:

@@ -16,7 +16,7 @@ from mailkeep.wire import imap_command as command
 from mailkeep.wire.imap_command import SAVED, Command
 from mailkeep.wire.imap_fetch_items import parse_items
 from mailkeep.wire.imap_search_key import parse_search
-from mailkeep.wire.imap_syntax import Cursor, decode_mailbox
+from mailkeep.wire.imap_syntax import REMEMBERED_MAX, Cursor, decode_mailbox
 
 # tag = 1*<any ASTRING-CHAR except "+">
 _TAG = rb"([^\x00-\x20\x7f-\xff(){%*\"\\+]+)"
@@ -339,7 +339,8 @@ def _store(uid: bool) -> _Reader:
         if match is None:
             raise ProtocolError("Expected a message set and flags")
         numbers, change = match.groups()
-        return command.Store(uid, _set(numbers), *_store_change(change))
+        read_change = _remembered_change if len(change) <= REMEMBERED_MAX else _store_change
+        return command.Store(uid, _set(numbers), *read_change(change))
 
     return read
 
@@ -348,7 +349,6 @@ def _set(text: bytes) -> command.MessageSet:
     return SAVED if text == b"$" else NumSet.parse(text)
 
 
-@lru_cache(maxsize=512)
 def _store_change(text: bytes) -> tuple[Literal["=", "+", "-"], bool, tuple[str, ...], int | None]:
     """store = … [SP store-modifiers] SP store-att-flags (RFC 7162 section 3.1.3); a client has few of them."""
     cursor = Cursor(text)
@@ -373,6 +373,9 @@ def _store_change(text: bytes) -> tuple[Literal["=", "+", "-"], bool, tuple[str,
             listed.append(cursor.flag())
         flags = tuple(listed)
     return mode, match[2] is not None, flags, unchanged_since
+
+
+_remembered_change = lru_cache(maxsize=512)(_store_change)
 
 
 def _search(uid: bool) -> _Reader:

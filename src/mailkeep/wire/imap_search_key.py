@@ -133,8 +133,8 @@ class _Keys:
                 keys.append(self._key(depth - 1))
                 continue
             cursor.pos = start
-            keys.append(self._key(depth - 1))
-            return SearchKey("OR", tuple(keys))
+            last = self._key(depth - 1)
+            return SearchKey("OR", (*keys, *(last.arguments if last.name == "OR" else (last,))))
 
     def _arguments(self, name: str) -> tuple[object, ...]:
         cursor = self._cursor

@@ -14,6 +14,7 @@ from mailkeep.mail.numset import NumSet
 from mailkeep.wire.imap_command import SAVED, MessageSet
 
 NUMBER_MAX = (1 << 63) - 1  # number64, mod-sequence-value
+REMEMBERED_MAX = 1024  # octets: what is longer is not kept in a cache of parsed pieces
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTH = {name.lower(): index for index, name in enumerate(MONTHS, 1)}
 
@@ -33,7 +34,7 @@ _LITERAL = re.compile(rb"(~?)\{([0-9]{1,18})\+?\}\r\n")
 _NUMBER = re.compile(rb"[0-9]{1,19}(?![0-9])")
 _SET = re.compile(rb"[0-9:*,]+|\$")
 # flag = "\" atom / atom
-_FLAG = re.compile(rb"\\?[^\x00-\x20\x7f-\xff(){%*\"\\\]]+|\\\*")
+_FLAG = re.compile(rb"\\?[^\x00-\x20\x7f-\xff(){%*\"\\\]]+")
 # date = date-text / DQUOTE date-text DQUOTE ; date-text = 1*2DIGIT "-" 3ALPHA "-" 4DIGIT
 _DATE = re.compile(rb"(\"?)([0-9]{1,2})-([A-Za-z]{3})-([0-9]{4})\1")
 # date-time = DQUOTE date-day-fixed "-" date-month "-" date-year SP time SP zone DQUOTE
