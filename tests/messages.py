@@ -43,7 +43,40 @@ def numbered(number: int, *, size: int = 0, subject: str = "") -> bytes:
     ).encode()
 
 
-WORDS = ["mail", "keep", "door", "store", "letter", "bundle", "parcel", "stamp", "folder", "thread", "answer", "question", "meeting", "report", "budget", "invoice", "garden", "window", "river", "station", "morning", "evening", "coffee", "bread", "paper", "pencil", "schedule", "holiday", "weather", "mountain", "island", "harbour"]
+WORDS = [
+    "mail",
+    "keep",
+    "door",
+    "store",
+    "letter",
+    "bundle",
+    "parcel",
+    "stamp",
+    "folder",
+    "thread",
+    "answer",
+    "question",
+    "meeting",
+    "report",
+    "budget",
+    "invoice",
+    "garden",
+    "window",
+    "river",
+    "station",
+    "morning",
+    "evening",
+    "coffee",
+    "bread",
+    "paper",
+    "pencil",
+    "schedule",
+    "holiday",
+    "weather",
+    "mountain",
+    "island",
+    "harbour",
+]
 NAMES = ("Ann Other", "Bob Builder", "Chen Wei", "Dalia Haddad", "Émile Zola", "Fatima Zahra", "Göran Svensson", "Hana")
 
 

@@ -24,6 +24,7 @@ set ssl_force_tls = no
 set mbox_type = mbox
 set header_cache = ""
 set confirmappend = no
+set confirmcreate = no
 set delete = yes
 set move = no
 set quit = yes
@@ -87,14 +88,10 @@ def test_mutt_reads_flags_copies_and_deletes(login: Login, tmp_path: Path) -> No
     login.append("INBOX", sent)
     login.create("Work")
     out = tmp_path / "out.mbox"
-    mutt(
-        login,
-        tmp_path,
-        # save everything to a file; flag the first; copy the second to Work; delete the third
-        f"<tag-pattern>~A<enter><tag-prefix><copy-message><kill-line>{out}<enter><tag-prefix><tag-entry>"
-        "<first-entry><flag-message><first-entry><next-entry><copy-message><kill-line>=Work<enter>"
-        "<first-entry><next-entry><next-entry><delete-message>",
-    )
+    mutt(login, tmp_path, f"<tag-pattern>~A<enter><tag-prefix><copy-message><kill-line>{out}<enter>")
+    mutt(login, tmp_path, "<first-entry><flag-message>")
+    mutt(login, tmp_path, "<first-entry><next-entry><copy-message><kill-line>=Work<enter>")
+    mutt(login, tmp_path, "<first-entry><next-entry><next-entry><delete-message>")
     same(login.bodies(), Counter(sent[:2] + sent[3:]))
     same(login.bodies("Work"), Counter(sent[1:2]))
     assert "\\Flagged" in login.read()[0].flags
