@@ -56,17 +56,20 @@ class Config:
     data: Path
     hostname: str = field(default_factory=socket.getfqdn)
     workers: int = 1
+    domains: frozenset[str] = frozenset()
+    postmaster: str | None = None
     listen: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     message_size_max: int = 64 << 20
     connections_max: int = 20_000
-    connections_per_peer_max: int = 0
+    connections_per_peer_max: int = 256
     sessions_per_user_max: int = 100
-    login_timeout_s: int = 60
+    login_timeout_s: int = 180
     idle_timeout_s: int = 1800
     pop3_timeout_s: int = 600
     lmtp_timeout_s: int = 300
+    lmtp_recipients_max: int = 1000
     quota_default: int | None = None
     retention_s: int = 30 * 86400
     gc_grace_s: int = 3600
@@ -165,6 +168,13 @@ def _text(value: object) -> str:
     return value.strip()
 
 
+def _domains(value: object) -> frozenset[str]:
+    parts = value if isinstance(value, list) else [value]
+    if not all(isinstance(part, str) and part.strip() and "@" not in part for part in parts):
+        raise ValueError('must be domain names such as ["example.org"], or "*" for any')
+    return frozenset(part.strip().lower().rstrip(".") for part in parts)
+
+
 def _path(value: object) -> Path:
     return Path(_text(value)).expanduser()
 
@@ -185,13 +195,16 @@ KEYS: Final[dict[str, Key]] = {
     "data": Key("data", _path),
     "hostname": Key("hostname", _text),
     "workers": Key("workers", _count(1, 256)),
+    "domains": Key("domains", _domains),
+    "postmaster": Key("postmaster", _text),
     **{f"listen.{door}": Key(door, _listen(door)) for door in DOORS},
     "tls.certificate": Key("tls_certificate", _path),
     "tls.key": Key("tls_key", _path),
     "limits.message_size": Key("message_size_max", size),
     "limits.connections": Key("connections_max", _count(1)),
-    "limits.connections_per_peer": Key("connections_per_peer_max", _count(0)),
+    "limits.connections_per_peer": Key("connections_per_peer_max", _count(1)),
     "limits.sessions_per_user": Key("sessions_per_user_max", _count(1)),
+    "limits.recipients": Key("lmtp_recipients_max", _count(1)),
     "limits.login_timeout": Key("login_timeout_s", span),
     "limits.idle_timeout": Key("idle_timeout_s", span),
     "limits.pop3_timeout": Key("pop3_timeout_s", span),

@@ -4,6 +4,7 @@ Results go to stdout, everything else (progress, warnings, errors) to stderr. Wi
 JSON object on stdout. Errors are one line that says what to do; each class of error has one exit code (sysexits.h).
 """
 
+import functools
 import json
 import os
 import sys
@@ -104,11 +105,29 @@ def human_size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-# --- options that every command has ----------------------------------------------------------------------------------
+# --- what every command has ------------------------------------------------------------------------------------------
 
 
-def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--data, --config, --json, --quiet and --debug, in this order in the help."""
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a command: its voice, and where its store is."""
+
+    out: Out
+    data: Path | None
+    file: Path | None
+    debug: bool
+
+    def settings(self) -> config.Config:
+        return config.load(self.file, data=self.data)
+
+
+def common(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command --data, --config, --json, --quiet and --debug; it gets them as a Call, its first argument."""
+
+    @functools.wraps(command)
+    def called(*, data: Path | None, file: Path | None, as_json: bool, quiet: bool, debug: bool, **own: Any) -> int:
+        return command(Call(Out(as_json, quiet), data, file, debug), **own)
+
     options = (
         click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Where the store is."),
         click.option("--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="Configuration file."),
@@ -116,13 +135,10 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--quiet", is_flag=True, help="Print nothing but errors."),
         click.option("--debug", is_flag=True, help="Show where an error comes from."),
     )
+    wrapped: Callable[..., int] = called
     for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def settings(data: Path | None, file: Path | None) -> config.Config:
-    return config.load(file, data=data)
+        wrapped = option(wrapped)
+    return wrapped
 
 
 @contextmanager
