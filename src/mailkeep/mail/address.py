@@ -20,13 +20,17 @@ class Address(NamedTuple):
     host: bytes | None
 
 
+# A header field of a few megabytes must not become an envelope of fifty: what comes after these is left out.
+ADDRESSES_MAX = 10_000
+LIST_MAX = 1 << 20  # bytes of one field that are read
+
 GROUP_END = Address(None, None, None, None)
 
 # The shapes nearly all addresses have, read in one match; all else goes to the grammar below.
 #   [ "quoted" / atoms ] <local@domain>   or   local@domain   up to a comma or the end
 _A = rb"[" + ATEXT + rb"]+"
 _DOTTED = _A + rb"(?:\." + _A + rb")*"
-_WORDS = _A + rb"(?:\.+(?:" + _A + rb")?)*"
+_WORDS = rb"[" + ATEXT + rb"][." + ATEXT + rb"]*"
 _SIMPLE = re.compile(
     rb'[ \t\r\n]*(?:(?:"([^"\\\r\n]*)"|(' + _WORDS + rb"(?: " + _WORDS + rb")*))?[ \t\r\n]*"
     rb"<(" + _DOTTED + rb")@(" + _DOTTED + rb")>|(" + _DOTTED + rb")@(" + _DOTTED + rb"))"
@@ -37,8 +41,9 @@ _SIMPLE = re.compile(
 def parse_addresses(value: bytes) -> tuple[Address, ...]:
     """All addresses of a header value. Linear time, never raises."""
     found: list[Address] = []
+    value = value[:LIST_MAX]
     pos = read_simple(value, 0, found)
-    if pos < len(value):
+    if pos < len(value) and len(found) < ADDRESSES_MAX:
         cursor = Cursor(value)
         cursor.pos = pos
         if cursor.skip_space() == MORE:
@@ -49,7 +54,7 @@ def parse_addresses(value: bytes) -> tuple[Address, ...]:
 def read_simple(value: bytes, pos: int, found: list[Address]) -> int:
     """Read the simple addresses from `pos` on. Returns where the first other one starts, or the end."""
     end = len(value)
-    while pos < end:
+    while pos < end and len(found) < ADDRESSES_MAX:
         match = _SIMPLE.match(value, pos)
         if match is None:
             break
@@ -97,7 +102,7 @@ class _Reader:
                     self.add()
                 return
             cursor.pos = read_simple(cursor.data, cursor.pos, self.found)
-            if not cursor.more:
+            if not cursor.more or len(self.found) >= ADDRESSES_MAX:
                 return
 
     def address(self) -> int:
@@ -124,7 +129,7 @@ class _Reader:
                 if not cursor.at(b","):
                     break
                 cursor.pos += 1
-                if cursor.skip_space() != MORE:
+                if cursor.skip_space() != MORE or len(self.found) >= ADDRESSES_MAX:
                     state = BROKEN
                     break
         if state != BROKEN:

@@ -54,8 +54,9 @@ def iter_fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 @lru_cache(maxsize=256)
 def _field_pattern(names: frozenset[bytes]) -> re.Pattern[bytes]:
+    # The LF of the line before is in the match, so that the search leaps from LF to LF.
     choice = b"|".join(re.escape(name) for name in sorted(names))
-    return re.compile(rb"(?<![^\n])(?i:" + choice + rb")[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*\n?")
+    return re.compile(rb"\n((?i:" + choice + rb")[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*)")
 
 
 def select_fields(header: bytes, names: frozenset[bytes], *, exclude: bool = False) -> bytes:
@@ -63,20 +64,21 @@ def select_fields(header: bytes, names: frozenset[bytes], *, exclude: bool = Fal
 
     What HEADER.FIELDS and HEADER.FIELDS.NOT answer (RFC 9051 section 6.4.5.1).
     """
-    if not exclude:
-        chosen = b"".join(_field_pattern(names).findall(header)) if names else b""
-    else:
-        kept: list[bytes] = []
-        for match in FIELD.finditer(header):
-            name = match[1]
-            if name in (b"", b"\r") and not match[2].startswith(b":"):
-                break
-            if name.rstrip(b" \t\r").lower() not in names:
-                kept.append(match[0])
-        chosen = b"".join(kept)
-    if chosen and not chosen.endswith(b"\n"):
-        return chosen + b"\r\n\r\n"
-    return chosen + b"\r\n"
+    if not header.endswith(b"\n"):
+        header += b"\r\n"
+    if exclude:
+        return b"".join(_fields_but(header, names)) + b"\r\n"
+    chosen = _field_pattern(names).findall(b"\n" + header) if names else ()
+    return b"\n".join(chosen) + b"\n\r\n" if chosen else b"\r\n"
+
+
+def _fields_but(header: bytes, names: frozenset[bytes]) -> Iterator[bytes]:
+    for match in FIELD.finditer(header):
+        name, rest = match.groups()
+        if name in (b"", b"\r") and not rest.startswith(b":"):
+            return
+        if name.rstrip(b" \t\r").lower() not in names:
+            yield match[0]
 
 
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")

@@ -27,6 +27,8 @@ NESTING_MAX = 100
 HEADERS_MAX = 50 << 20  # all header blocks that are looked into, in bytes
 BOUNDARY_MAX = 80  # RFC 2046 allows 70; longer ones are cut, as their lines may be
 
+FIELD_SEPARATOR = b"\0"  # no value holds one
+
 Params = tuple[tuple[bytes, bytes], ...]
 
 
@@ -51,7 +53,8 @@ class Part:
 
     `type` and `subtype` are lower case and never empty; `written` has the field as it was written, None when there was
     none. `lines` counts the LFs of the body. `fields` has the header fields that an envelope shows, for the message
-    itself and for the message inside a message/rfc822 part: lower-case name → value of the last one.
+    itself and for the message inside a message/rfc822 part: lower-case name → value of the last one, or of all one
+    after the other for addresses, with FIELD_SEPARATOR between them.
     """
 
     start: int
@@ -137,6 +140,7 @@ def _read_languages(value: bytes) -> tuple[bytes, ...]:
 
 # The same few values come again and again; long ones are not worth their memory.
 _MEMO_MAX = 200
+VALUE_MAX = 1 << 16  # bytes of a value that are read
 _known_content_type = lru_cache(maxsize=1024)(_read_content_type)
 _known_disposition = lru_cache(maxsize=512)(_read_disposition)
 _known_encoding = lru_cache(maxsize=64)(_read_encoding)
@@ -144,17 +148,17 @@ _known_encoding = lru_cache(maxsize=64)(_read_encoding)
 
 def parse_content_type(value: bytes) -> ContentType:
     """A Content-Type value (unfolded or not). Broken ones give what could be read. Never raises."""
-    return _known_content_type(value) if len(value) <= _MEMO_MAX else _read_content_type(value)
+    return _known_content_type(value) if len(value) <= _MEMO_MAX else _read_content_type(value[:VALUE_MAX])
 
 
 def parse_disposition(value: bytes) -> Disposition | None:
     """A Content-Disposition value (RFC 2183)."""
-    return _known_disposition(value) if len(value) <= _MEMO_MAX else _read_disposition(value)
+    return _known_disposition(value) if len(value) <= _MEMO_MAX else _read_disposition(value[:VALUE_MAX])
 
 
 def parse_encoding(value: bytes) -> str | None:
     """A Content-Transfer-Encoding value as written, None when it is broken."""
-    return _known_encoding(value) if len(value) <= _MEMO_MAX else _read_encoding(value)
+    return _known_encoding(value) if len(value) <= _MEMO_MAX else _read_encoding(value[:VALUE_MAX])
 
 
 # ---- header blocks
@@ -198,8 +202,12 @@ def _clean(value: bytes) -> bytes:
 
 
 def _gives_way(name: bytes, value: bytes) -> bool:
-    """Whether a later field of this name is taken: a disposition without parameters is worth nothing."""
-    return name == b"content-disposition" and ((found := parse_disposition(value)) is None or not found.params)
+    """Whether a later field of this name is taken, since this one says nothing."""
+    if name == b"content-disposition":
+        return (found := parse_disposition(value)) is None or not found.params
+    if name == b"content-transfer-encoding":
+        return parse_encoding(value) is None
+    return name == b"content-language" and not _read_languages(value[:VALUE_MAX])
 
 
 def read_fields(data: bytes | mmap.mmap, start: int, end: int) -> dict[bytes, bytes]:
@@ -220,7 +228,7 @@ def read_fields(data: bytes | mmap.mmap, start: int, end: int) -> dict[bytes, by
                 continue
         fields[key] = value
     for key, values in repeated.items():
-        fields[key] = b",".join([value for value in values if value.strip()])
+        fields[key] = FIELD_SEPARATOR.join(values)
     return fields
 
 
@@ -500,7 +508,7 @@ def _freeze(node: _Node, lines: _Lines | None, data: Buffer, envelope: bool) -> 
         None if encoding is None else parse_encoding(encoding),
         get(b"content-md5"),
         None if disposition is None else parse_disposition(disposition),
-        () if language is None else _read_languages(language),
+        () if language is None else _read_languages(language[:VALUE_MAX]),
         get(b"content-location"),
         tuple([_freeze(child, lines, data, node.is_message) for child in node.children]),
         content,

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 
-from mailkeep.mail.address import Address, parse_addresses
+from mailkeep.mail.address import ADDRESSES_MAX, Address, parse_addresses
 from mailkeep.mail.header import Buffer, decode_base64, decode_charset, decode_words
-from mailkeep.mail.mime import ContentType, Params, Part, scan
+from mailkeep.mail.mime import FIELD_SEPARATOR, ContentType, Params, Part, scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +80,32 @@ def _tidy(value: bytes) -> bytes:
     return _SPACE.sub(b" ", value).strip(b" ") if _UNEVEN_SPACE.search(value) else value
 
 
-_8BIT_WORDS = re.compile(rb"[^ \t\r\n]*[\x80-\xff][^ \t\r\n]*(?:[ \t\r\n]+[^ \t\r\n]*[\x80-\xff][^ \t\r\n]*)*")
+_SPACES = re.compile(rb"([ \t\r\n]+)")
 _CHUNK = 45  # bytes of text in one encoded word: 75 characters at most (RFC 2047 section 2)
 
 
 def seven_bit(value: bytes) -> bytes:
-    """UTF-8 text with its 8-bit words as encoded words."""
-    return value if value.isascii() else _8BIT_WORDS.sub(lambda match: _encoded_words(match[0]), value)
+    """UTF-8 text with its 8-bit words as encoded words; the space between two of them goes into the words."""
+    if value.isascii():
+        return value
+    out: list[bytes] = []
+    run: list[bytes] = []  # 8-bit words and the space between and after them
+    for piece in _SPACES.split(value):
+        if not piece.isascii() or (run and piece.isspace()):
+            run.append(piece)
+            continue
+        if run:
+            out += _flush(run)
+            run = []
+        out.append(piece)
+    if run:
+        out += _flush(run)
+    return b"".join(out)
+
+
+def _flush(run: list[bytes]) -> tuple[bytes, bytes]:
+    space = run.pop() if run[-1].isspace() else b""
+    return _encoded_words(b"".join(run)), space
 
 
 def _encoded_words(raw: bytes) -> bytes:
@@ -141,7 +160,11 @@ _known_address = lru_cache(maxsize=4096)(_address)
 
 
 def _addresses(value: bytes, utf8: bool) -> bytes:
-    found = parse_addresses(value)
+    found: list[Address] = []
+    for field in value.split(FIELD_SEPARATOR):
+        if len(found) >= ADDRESSES_MAX:
+            break
+        found += parse_addresses(field)
     write = _known_address if len(value) <= 100 * len(found) else _address
     return b"(%b)" % b"".join([write(address, utf8) for address in found]) if found else b"NIL"
 
