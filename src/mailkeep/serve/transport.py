@@ -21,7 +21,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from mailkeep import log
 from mailkeep.errors import ConfigError, Unreachable
@@ -387,7 +387,7 @@ class Connection(asyncio.Protocol):
     # --- what asyncio calls ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is one by behaviour only
         self._transport = transport
         self.peer, self.is_loopback = _peer_of(transport)
         self.local = _local_of(transport)
