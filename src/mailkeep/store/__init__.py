@@ -1,0 +1,35 @@
+"""Where mail lives: accounts, mailboxes, messages, on disk and safe. See `store` for the picture.
+
+The names below are the whole of what other packages use, with `check`, `repair` and `collect` beside them.
+"""
+
+from mailkeep.store.account import Account, AccountInfo, Usage
+from mailkeep.store.accounts import Directory
+from mailkeep.store.flagsets import FlagSet
+from mailkeep.store.index import Batch, MailboxIndex
+from mailkeep.store.mailboxes import Mailbox
+from mailkeep.store.messages import Changes
+from mailkeep.store.offload import Offload
+from mailkeep.store.placing import Appended, StoreResult
+from mailkeep.store.staging import Staged, Staging
+from mailkeep.store.store import Store
+from mailkeep.store.transaction import Transaction
+
+__all__ = [
+    "Account",
+    "AccountInfo",
+    "Appended",
+    "Batch",
+    "Changes",
+    "Directory",
+    "FlagSet",
+    "Mailbox",
+    "MailboxIndex",
+    "Offload",
+    "Staged",
+    "Staging",
+    "Store",
+    "StoreResult",
+    "Transaction",
+    "Usage",
+]

@@ -59,7 +59,8 @@ HEADER: Final = struct.Struct(">4sBBHQQ32sII")
 HEADER_SIZE: Final = HEADER.size
 assert HEADER_SIZE == 64
 _HEADER_BODY: Final = struct.Struct(">4sBBHQQ32sI")
-_PENDING_MAX: Final = 4 << 20  # buffered bytes before they are written (not synced) ahead of the flush
+_BIG: Final = 1 << 20  # stored bytes above which a record is not gathered in memory
+_PENDING_MAX: Final = 4 << 20  # gathered bytes before they are written (not synced) ahead of the flush
 _VECTORS_MAX: Final = 512  # of IOV_MAX (1024)
 _OPEN_PACKS_MAX: Final = 8  # read handles kept per account
 
@@ -361,10 +362,11 @@ class PackWriter:
     """The one writer of one pack. Records gather in memory and go out together; `flush` makes them durable.
 
     Used by one thread at a time. After a failed write the pack is cut back to where the last flush left it, so that no
-    half record ever stands in the middle; when even that fails `broken` is set, and the owner goes on with a new pack.
+    half record ever stands in the middle, and `lost` is set: the places given since then are void. When even that
+    fails `broken` is set, and the owner goes on with a new pack.
     """
 
-    __slots__ = ("_fd", "_flushed", "_pending", "_pending_size", "_salt", "_written", "broken", "end", "number")
+    __slots__ = ("_fd", "_flushed", "_pending", "_pending_size", "_salt", "_written", "broken", "end", "lost", "number")
 
     def __init__(self, fd: int, number: int, *, salt: int, end: int) -> None:
         self._fd = fd
@@ -376,6 +378,7 @@ class PackWriter:
         self._pending: list[Buffer] = []
         self._pending_size = 0
         self.broken = False
+        self.lost = False
 
     @classmethod
     def create(cls, packs: Path) -> "PackWriter":
@@ -456,6 +459,10 @@ class PackWriter:
         """Put a record whose bytes are already encoded by `codec`."""
         length = len(stored)
         place = Place(self.number, self.end, length)
+        if length > _BIG:
+            header = _record_header(self._salt, kind, codec, length=length, size=size, digest=digest, crc=crc)
+            self._add_big(header, stored)
+            return place
         self._pending.append(_record_header(self._salt, kind, codec, length=length, size=size, digest=digest, crc=crc))
         self._pending.append(stored)
         self._pending_size += HEADER_SIZE + length
@@ -464,15 +471,31 @@ class PackWriter:
             self._write()
         return place
 
+    def _add_big(self, header: bytes, stored: Buffer) -> None:
+        # Written at once, after what waits: should only this one find no space, only this one fails.
+        self._write()
+        start = self._written
+        try:
+            self._written = _write_all(self._fd, [header, stored], start)
+        except OSError as error:
+            self._cut(start)
+            raise translate(error) from error
+        self.end = self._written
+
+    @property
+    def flushed(self) -> int:
+        """Where the last flush ended."""
+        return self._flushed
+
     @property
     def full(self) -> bool:
         return self.end >= PACK_SIZE_MAX
 
     def rollback(self, end: int) -> None:
         """Take back what was added since the writer's `end` was this, and not flushed."""
-        assert self._flushed <= end <= self.end
-        if end == self.end:
+        if end >= self.end:  # nothing, or a failed write took back even more
             return
+        assert self._flushed <= end
         while self._pending and self.end > end:
             size = len(self._pending.pop())
             self.end -= size
@@ -508,6 +531,7 @@ class PackWriter:
         self._pending.clear()
         self._pending_size = 0
         self.end = self._flushed
+        self.lost = True
         self._cut(self._flushed)
 
     def _cut(self, end: int) -> None:

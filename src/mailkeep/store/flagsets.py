@@ -14,6 +14,7 @@ import apsw
 from mailkeep.errors import LimitReached, StoreCorrupt
 from mailkeep.mail.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN, SYSTEM_FLAGS, Flags
 from mailkeep.mail.ids import FlagSetId
+from mailkeep.store.schema import select, select_value
 
 KEYWORDS_MAX: Final = 1000
 
@@ -74,13 +75,13 @@ class FlagSets:
 
     def load(self, db: apsw.Connection, id: int) -> FlagSet:
         """A set that was not met before. Raises StoreCorrupt."""
-        names = db.execute("SELECT names FROM flagset WHERE id = ?", (id,)).get
+        names = select_value(db, "SELECT names FROM flagset WHERE id = ?", (id,))
         if not isinstance(names, str):
             raise StoreCorrupt("A message has flags that are not known")
         return self._learn(id, names)
 
     def load_all(self, db: apsw.Connection) -> list[FlagSet]:
-        for id, names in db.execute("SELECT id, names FROM flagset").fetchall():
+        for id, names in select(db, "SELECT id, names FROM flagset"):
             if id not in self._by_id:
                 self._learn(id, names)
         return list(self._by_id.values())
@@ -95,22 +96,16 @@ class FlagSets:
 
     def refresh(self, db: apsw.Connection) -> None:
         """Learn what other processes added. Inside a write transaction."""
-        for id, names in db.execute("SELECT id, names FROM flagset WHERE id > ?", (self._last,)).fetchall():
+        for id, names in select(db, "SELECT id, names FROM flagset WHERE id > ?", (self._last,)):
             self._learn(id, names)
             self._last = id
-
-    def spell(self, flags: Flags) -> Flags:
-        """The flags as this account spells them."""
-        if flags in self._by_flags:
-            return flags
-        return frozenset(self._spellings.get(name.lower(), name) for name in flags)
 
     def intern(self, db: apsw.Connection, flags: Flags) -> tuple[FlagSet, bool]:
         """The set of these flags, and whether it is new. Inside a write transaction. Raises LimitReached."""
         found = self._by_flags.get(flags)
         if found is not None:
             return found, False
-        flags = self._spell_once(flags)
+        flags = self.spell(flags)
         found = self._by_flags.get(flags)
         if found is not None:
             return found, False
@@ -123,7 +118,10 @@ class FlagSets:
         self._last = id
         return self._learn(id, names), True
 
-    def _spell_once(self, flags: Flags) -> Flags:
+    def spell(self, flags: Flags) -> Flags:
+        """The flags as this account spells them."""
+        if flags in self._by_flags:
+            return flags
         # Two spellings of one new keyword in the same set must not both stay.
         chosen: dict[str, str] = {}
         for name in sorted(flags):

@@ -13,7 +13,7 @@ from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 BATCHES_MAX: Final = 256
@@ -29,23 +29,22 @@ class Batch:
     by: object | None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Effect:
     """What one call in a transaction did to one mailbox: for the indexes, once it has committed.
 
-    `first` and `modseq` are the account-wide modseqs it took. The three kinds are never mixed in one effect.
+    The kinds (added, changed, removed) are never mixed in one effect.
     """
 
     mailbox: int
-    first: int
     modseq: int
     by: object | None
-    uids: "array[int]" = field(default_factory=lambda: array("I"))  # added, rising
-    flags: "array[int]" = field(default_factory=lambda: array("I"))
-    modseqs: "array[int]" = field(default_factory=lambda: array("Q"))
-    changed: "array[int]" = field(default_factory=lambda: array("I"))  # rising
-    changed_flags: "array[int]" = field(default_factory=lambda: array("I"))
-    removed: "array[int]" = field(default_factory=lambda: array("I"))  # rising
+    uids: Sequence[int] = ()  # added, rising
+    flags: Sequence[int] = ()
+    modseqs: Sequence[int] = ()
+    changed: Sequence[int] = ()  # rising
+    changed_flags: Sequence[int] = ()
+    removed: Sequence[int] = ()  # rising
     gone: bool = False  # the mailbox itself
 
 
@@ -143,9 +142,8 @@ class MailboxIndex:
     def apply(self, effects: Sequence[Effect], *, last: int) -> bool:
         """Take in what one transaction did to this mailbox; it ended at modseq `last`. True: something changed."""
         before = self.version
-        for effect in effects:
-            if effect.modseq > self.synced:
-                self._apply(effect)
+        for effect in merge_added([effect for effect in effects if effect.modseq > self.synced]):
+            self._apply(effect)
         self.synced = max(self.synced, last)
         return self.version != before
 
@@ -156,7 +154,7 @@ class MailboxIndex:
             self.modseqs.extend(effect.modseqs)
             self.uidnext = effect.uids[-1] + 1
         if effect.changed:
-            _set_flags(self, effect.changed, effect.changed_flags, effect.modseq)
+            _set_flags(self, array("I", effect.changed), array("I", effect.changed_flags), effect.modseq)
         if effect.removed:
             self._remove(effect.removed)
         self.highestmodseq = max(self.highestmodseq, effect.modseq)
@@ -180,7 +178,7 @@ class MailboxIndex:
                 self.flags[at] = flags
                 self.modseqs[at] = modseq
         if news.removed:
-            self._remove(array("I", news.removed))
+            self._remove(news.removed)
         self.highestmodseq = max(self.highestmodseq, news.highestmodseq)
         self.uidnext = max(self.uidnext, news.uidnext)
         self.deleted = self.deleted or news.gone
@@ -191,8 +189,36 @@ class MailboxIndex:
         self._batches.append(batch)
         self.version += 1
 
-    def _remove(self, removed: "array[int]") -> None:
+    def _remove(self, removed: Sequence[int]) -> None:
         self.uids, self.flags, self.modseqs = without(self.uids, removed, self.uids, self.flags, self.modseqs)
+
+
+def merge_added(effects: list[Effect]) -> list[Effect]:
+    """The same effects; arrivals in a row that one asked for as one. A burst of deliveries is one batch then."""
+    if len(effects) < 2:
+        return effects
+    merged: list[Effect] = []
+    run: list[Effect] = []
+    for effect in effects:
+        if run and not (effect.uids and run[-1].uids and effect.by is run[-1].by):
+            merged.append(_join(run))
+            run = []
+        run.append(effect)
+    merged.append(_join(run))
+    return merged
+
+
+def _join(run: list[Effect]) -> Effect:
+    if len(run) == 1:
+        return run[0]
+    return Effect(
+        run[-1].mailbox,
+        run[-1].modseq,
+        run[-1].by,
+        uids=[uid for effect in run for uid in effect.uids],
+        flags=[id for effect in run for id in effect.flags],
+        modseqs=[modseq for effect in run for modseq in effect.modseqs],
+    )
 
 
 class _Watcher:
@@ -207,7 +233,7 @@ class _Watcher:
         self._callback()
 
 
-def without(uids: "array[int]", removed: "array[int]", *columns: "array[int]") -> list["array[int]"]:
+def without(uids: "array[int]", removed: Sequence[int], *columns: "array[int]") -> list["array[int]"]:
     """New arrays: `columns` (parallel to `uids`) without the rows of `removed` (rising)."""
     kept: list[tuple[int, int]] = []  # [start, stop) of rows that stay
     start = at = 0

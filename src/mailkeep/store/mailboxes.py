@@ -5,14 +5,14 @@ its commit: a hundred appends to INBOX in one group are one UPDATE.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
 from mailkeep.errors import MailboxMissing
 from mailkeep.mail.ids import MailboxId, ModSeq, UIDValidity
 from mailkeep.store.flagsets import FlagSet
-from mailkeep.store.schema import checksum_term
+from mailkeep.store.schema import checksum_term, select, select_row, select_value
 
 INBOX: Final = "INBOX"
 SEPARATOR: Final = "/"
@@ -53,21 +53,21 @@ _COLUMNS = (
 )
 
 
-def _mailbox(row: tuple) -> Mailbox:  # type: ignore[type-arg]  # a database row
-    return Mailbox(*row[:9], special_use=tuple(row[9].split()), subscribed=bool(row[10]), recent_from=row[11])
+def _mailbox(row: Any) -> Mailbox:
+    *plain, special_use, subscribed, recent_from = row
+    fields = (*plain, tuple(special_use.split()), bool(subscribed), recent_from)
+    return Mailbox(*fields)
 
 
 def list_mailboxes(db: apsw.Connection) -> list[Mailbox]:
     """Live mailboxes by name, INBOX first."""
-    rows = db.execute(f"SELECT {_COLUMNS} FROM mailbox WHERE removed IS NULL").fetchall()
+    rows = select(db, f"SELECT {_COLUMNS} FROM mailbox WHERE removed IS NULL")
     return sorted(map(_mailbox, rows), key=lambda box: (box.name != INBOX, box.name))
 
 
 def find_mailbox(db: apsw.Connection, name: str) -> Mailbox:
     """Raises MailboxMissing."""
-    rows = db.execute(
-        f"SELECT {_COLUMNS} FROM mailbox WHERE name = ? AND removed IS NULL", (fold_inbox(name),)
-    ).fetchall()
+    rows = select(db, f"SELECT {_COLUMNS} FROM mailbox WHERE name = ? AND removed IS NULL", (name,))
     if not rows:
         raise MailboxMissing("No such mailbox")
     return _mailbox(rows[0])
@@ -75,13 +75,8 @@ def find_mailbox(db: apsw.Connection, name: str) -> Mailbox:
 
 def list_removed(db: apsw.Connection) -> list[Mailbox]:
     """Deleted mailboxes that undelete could bring back, the latest first."""
-    rows = db.execute(f"SELECT {_COLUMNS} FROM mailbox WHERE removed IS NOT NULL ORDER BY removed DESC").fetchall()
+    rows = select(db, f"SELECT {_COLUMNS} FROM mailbox WHERE removed IS NOT NULL ORDER BY removed DESC")
     return list(map(_mailbox, rows))
-
-
-def fold_inbox(name: str) -> str:
-    """INBOX is the one name without case (RFC 9051 section 5.1)."""
-    return INBOX if name.upper() == INBOX else name
 
 
 @dataclass(slots=True)
@@ -126,12 +121,12 @@ _BOX_COLUMNS = (
 
 
 def load_box(db: apsw.Connection, mailbox_id: int) -> Box | None:
-    row = db.execute(f"SELECT {_BOX_COLUMNS} FROM mailbox WHERE id = ?", (mailbox_id,)).fetchone()
+    row = select_row(db, f"SELECT {_BOX_COLUMNS} FROM mailbox WHERE id = ?", (mailbox_id,))
     return None if row is None else Box(*row)
 
 
 def find_box_id(db: apsw.Connection, name: str) -> MailboxId | None:
-    found = db.execute("SELECT id FROM mailbox WHERE name = ? AND removed IS NULL", (name,)).get
+    found = select_value(db, "SELECT id FROM mailbox WHERE name = ? AND removed IS NULL", (name,))
     return None if found is None else MailboxId(found)
 
 

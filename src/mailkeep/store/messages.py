@@ -1,7 +1,7 @@
 """Message rows, read: listings for FETCH, whole mailboxes for the index, what changed since a modseq.
 
-Functions over a connection; none of them writes. Knows the message and email tables. The key `mailbox << 32 | uid` makes
-a mailbox one range, and neighbouring UIDs one scan.
+Functions over a connection. Knows the message and email tables. The key `mailbox << 32 | uid` makes a mailbox one
+range, and neighbouring UIDs one scan.
 """
 
 from array import array
@@ -14,10 +14,9 @@ from typing import Any, Final
 import apsw
 
 from mailkeep.errors import MailboxMissing, StoreError
-from mailkeep.mail.numset import NumSet
 from mailkeep.store.blobs import Place
 from mailkeep.store.index import Catchup, Snapshot
-from mailkeep.store.schema import HEADER_SET_BITS, UID_BITS, UID_MASK
+from mailkeep.store.schema import HEADER_SET_BITS, UID_BITS, UID_MASK, select, select_row, select_value
 
 _MESSAGE_COLUMNS: Final = {
     "uid": f"m.key & {UID_MASK}",
@@ -87,21 +86,19 @@ def fetch(db: apsw.Connection, mailbox_id: int, uids: Sequence[int], columns: tu
     low, high = uids[0], uids[-1]
     span = high - low + 1
     if span <= len(uids) * _WASTE_MAX:
-        rows: list[tuple[Any, ...]] = db.execute(scan, (base | low, base | high)).fetchall()
+        rows: list[tuple[Any, ...]] = select(db, scan, (base | low, base | high))
         if span > len(uids):
             wanted = frozenset(uids)
             rows = [row for row in rows if row[0] in wanted]
         return rows
     keys = array("q", [base | uid for uid in uids])
-    found: list[tuple[Any, ...]] = db.execute(look_up, (apsw.carray(keys),)).fetchall()
+    found: list[tuple[Any, ...]] = select(db, look_up, (apsw.carray(keys),))
     return found
 
 
 def read_modseq(db: apsw.Connection) -> int:
     """The account's last modseq."""
-    value = db.execute("SELECT modseq FROM state").get
-    assert isinstance(value, int)
-    return value
+    return int(select_value(db, "SELECT modseq FROM state"))
 
 
 def _mailbox_range(mailbox_id: int) -> tuple[int, int]:
@@ -113,16 +110,19 @@ def load_snapshot(db: apsw.Connection, mailbox_id: int) -> Snapshot:
     db.execute("BEGIN")
     try:
         synced = read_modseq(db)
-        box = db.execute(
-            "SELECT uidvalidity, uidnext, highestmodseq FROM mailbox WHERE id = ? AND removed IS NULL", (mailbox_id,)
-        ).fetchone()
+        box = select_row(
+            db,
+            "SELECT uidvalidity, uidnext, highestmodseq FROM mailbox WHERE id = ? AND removed IS NULL",
+            (mailbox_id,),
+        )
         if box is None:
             raise MailboxMissing("No such mailbox")
-        rows = db.execute(
+        rows = select(
+            db,
             f"SELECT key & {UID_MASK}, flags, modseq FROM message WHERE key BETWEEN ? AND ? AND removed IS NULL "
             "ORDER BY key",
             _mailbox_range(mailbox_id),
-        ).fetchall()
+        )
     finally:
         db.execute("COMMIT")
     uids, flags, modseqs = array("I"), array("I"), array("Q")
@@ -149,20 +149,23 @@ def read_changes(db: apsw.Connection, mailbox_id: int, since: int) -> Changes:
     """Raises MailboxMissing."""
     db.execute("BEGIN")
     try:
-        box = db.execute(
-            "SELECT highestmodseq, trimmed FROM mailbox, state WHERE mailbox.id = ? AND removed IS NULL", (mailbox_id,)
-        ).fetchone()
+        box = select_row(
+            db,
+            "SELECT highestmodseq, trimmed FROM mailbox, state WHERE mailbox.id = ? AND removed IS NULL",
+            (mailbox_id,),
+        )
         if box is None:
             raise MailboxMissing("No such mailbox")
         highest, trimmed = box
         if highest <= since:
             return Changes(True, highest, [], [])
         low, high = _mailbox_range(mailbox_id)
-        changed = db.execute(
+        changed = select(
+            db,
             f"SELECT key & {UID_MASK}, flags, modseq FROM message WHERE key BETWEEN ? AND ? AND removed IS NULL "
             "AND modseq > ? ORDER BY key",
             (low, high, since),
-        ).fetchall()
+        )
         return Changes(since >= trimmed, highest, changed, _removed_since(db, mailbox_id, since))
     finally:
         db.execute("COMMIT")
@@ -170,10 +173,11 @@ def read_changes(db: apsw.Connection, mailbox_id: int, since: int) -> Changes:
 
 def _removed_since(db: apsw.Connection, mailbox_id: int, since: int) -> list[int]:
     low, high = _mailbox_range(mailbox_id)
-    rows = db.execute(
+    rows = select(
+        db,
         f"SELECT key & {UID_MASK} FROM message INDEXED BY message_removed WHERE removed > ? AND key BETWEEN ? AND ?",
         (since, low, high),
-    ).fetchall()
+    )
     return sorted([uid for (uid,) in rows])
 
 
@@ -182,7 +186,7 @@ def read_catchup(db: apsw.Connection, mailbox_id: int, *, synced: int, uidnext: 
     db.execute("BEGIN")
     try:
         now = read_modseq(db)
-        box = db.execute("SELECT uidnext, highestmodseq, removed FROM mailbox WHERE id = ?", (mailbox_id,)).fetchone()
+        box = select_row(db, "SELECT uidnext, highestmodseq, removed FROM mailbox WHERE id = ?", (mailbox_id,))
         if box is None or box[2] is not None:
             low, high = _mailbox_range(mailbox_id)
             removed = [uid for uid in _removed_since(db, mailbox_id, synced) if uid < uidnext]
@@ -191,10 +195,12 @@ def read_catchup(db: apsw.Connection, mailbox_id: int, *, synced: int, uidnext: 
         if highest <= synced:
             return Catchup(now, next_uid, highest, [], [], [], gone=False)
         low, high = _mailbox_range(mailbox_id)
-        added = db.execute(
-            f"SELECT key & {UID_MASK}, flags, modseq FROM message WHERE key BETWEEN ? AND ? AND removed IS NULL ORDER BY key",
+        added = select(
+            db,
+            f"SELECT key & {UID_MASK}, flags, modseq FROM message WHERE key BETWEEN ? AND ? AND removed IS NULL "
+            "ORDER BY key",
             (low | uidnext, high),
-        ).fetchall()
+        )
         removed = [uid for uid in _removed_since(db, mailbox_id, synced) if uid < uidnext]
         changed = _flagged_since(db, mailbox_id, synced, uidnext)
         return Catchup(now, next_uid, highest, added, changed, removed, gone=False)
@@ -204,33 +210,35 @@ def read_catchup(db: apsw.Connection, mailbox_id: int, *, synced: int, uidnext: 
 
 def _flagged_since(db: apsw.Connection, mailbox_id: int, since: int, uidnext: int) -> list[tuple[int, int, int]]:
     low, _ = _mailbox_range(mailbox_id)
-    logged = db.execute("SELECT logged FROM state").get
+    logged = select_value(db, "SELECT logged FROM state")
     if since < logged:
-        return db.execute(
+        return select(
+            db,
             f"SELECT key & {UID_MASK}, flags, modseq FROM message WHERE key BETWEEN ? AND ? AND removed IS NULL "
             "AND modseq > ? ORDER BY key",
             (low, low | (uidnext - 1), since),
-        ).fetchall()
-    rows = db.execute("SELECT uids FROM flag_change WHERE modseq > ? AND mailbox = ?", (since, mailbox_id)).fetchall()
+        )
+    rows = select(db, "SELECT uids FROM flag_change WHERE modseq > ? AND mailbox = ?", (since, mailbox_id))
     uids = sorted({uid for (packed,) in rows for uid in memoryview(packed).cast("I")})
     uids = uids[: bisect_left(uids, uidnext)]
     if not uids:
         return []
     keys = array("q", [low | uid for uid in uids])
-    return db.execute(
+    return select(
+        db,
         f"SELECT key & {UID_MASK}, flags, modseq FROM carray(?) c CROSS JOIN message ON key = c.value "
         "WHERE removed IS NULL",
         (apsw.carray(keys),),
-    ).fetchall()
+    )
 
 
 def log_flag_change(db: apsw.Connection, mailbox_id: int, modseq: int, uids: "array[int]") -> None:
     """Note which messages a flag change touched, and keep the log short."""
     db.execute("INSERT INTO flag_change VALUES (?, ?, ?)", (modseq, mailbox_id, uids.tobytes()))
     if modseq % (FLAG_CHANGES_MAX // 4) == 0:
-        oldest = db.execute(
-            "SELECT modseq FROM flag_change ORDER BY modseq DESC LIMIT 1 OFFSET ?", (FLAG_CHANGES_MAX,)
-        ).get
+        oldest = select_value(
+            db, "SELECT modseq FROM flag_change ORDER BY modseq DESC LIMIT 1 OFFSET ?", (FLAG_CHANGES_MAX,)
+        )
         if oldest is not None:
             db.execute("DELETE FROM flag_change WHERE modseq <= ?", (oldest,))
             db.execute("UPDATE state SET logged = ?", (oldest,))
@@ -246,5 +254,5 @@ class Location:
 
 
 def read_location(db: apsw.Connection, email: int) -> Location | None:
-    row = db.execute("SELECT pack, offset, length, codec, size FROM email WHERE id = ?", (email,)).fetchone()
+    row = select_row(db, "SELECT pack, offset, length, codec, size FROM email WHERE id = ?", (email,))
     return None if row is None else Location(Place(row[0], row[1], row[2]), row[3], row[4])

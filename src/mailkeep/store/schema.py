@@ -8,12 +8,12 @@ NORMAL for flags, which in WAL mode writes without a sync: safe from a killed pr
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import apsw
 
@@ -127,7 +127,24 @@ def _migrate(db: apsw.Connection, scripts: tuple[str, ...]) -> None:
         raise
 
 
+def select(db: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -> list[Any]:
+    """All rows, each a tuple."""
+    return db.execute(sql, bindings).fetchall()
+
+
+def select_row(db: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -> Any:
+    """The first row as a tuple, or None."""
+    cursor = db.execute(sql, bindings)
+    row = cursor.fetchone()
+    cursor.close(True)  # else the read transaction would stay open until the cursor is collected
+    return row
+
+
+def select_value(db: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -> Any:
+    """The first column of the first row, or None."""
+    row = select_row(db, sql, bindings)
+    return None if row is None else row[0]
+
+
 def _version(db: apsw.Connection) -> int:
-    value = db.execute("PRAGMA user_version").get
-    assert isinstance(value, int)
-    return value
+    return int(select_value(db, "PRAGMA user_version"))

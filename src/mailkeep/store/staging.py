@@ -69,7 +69,7 @@ class Staging:
         self._size += len(data)
 
     def _spill(self) -> None:
-        spilled = tempfile.TemporaryFile(dir=self._tmp)
+        spilled = tempfile.TemporaryFile(dir=self._tmp)  # noqa: SIM115  # it lives on as the buffer
         try:
             spilled.write(self._buffer.getvalue())  # type: ignore[attr-defined]  # a BytesIO, as the caller checked
         except BaseException:

@@ -1,0 +1,504 @@
+"""One account in this process: reading its mail, its indexes in memory, and the way into a write transaction.
+
+Reads run on one connection, writes on another, so a reader never waits for a commit. Every method may be called from
+any thread, but those about indexes (`index`, `attach`, `release`, `apply`, `refresh`), which belong to the event
+loop's, or, without a loop, to the one thread there is.
+
+Handles (databases, packs) are opened when needed and closed when idle: a server has many accounts and few in use.
+"""
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from mailkeep.errors import MailboxMissing, MessageMissing, NotAllowed, StoreBusy, StoreError
+from mailkeep.mail.ids import AccountId
+from mailkeep.mail.mailbox_name import check_name
+from mailkeep.store import messages
+from mailkeep.store.blobs import RAW, PackReader, PackWriter, decode
+from mailkeep.store.failure import translate, translated
+from mailkeep.store.flagsets import FlagSet, FlagSets
+from mailkeep.store.index import Effect, MailboxIndex, Snapshot
+from mailkeep.store.ledger import Ledger, Outcome, known_end
+from mailkeep.store.mailboxes import Mailbox, find_mailbox, list_mailboxes, list_removed
+from mailkeep.store.messages import Changes
+from mailkeep.store.schema import HEADER_SET_BITS, connect, select, select_row, select_value
+from mailkeep.store.transaction import Transaction
+
+CHECKPOINT_PAGES: Final = 4000  # of 4 KiB in the write-ahead log
+HEADER_SETS_MAX: Final = 64
+HEADER_ROWS_MAX: Final = 20_000  # waiting to be written
+UNUSED_INDEXES_MAX: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class AccountInfo:
+    """An account as the directory knows it. `quota` in bytes (None: none), `created` in Unix seconds."""
+
+    id: AccountId
+    name: str
+    quota: int | None
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What counts against the quota: live messages, each copy for itself."""
+
+    bytes: int
+    messages: int
+    quota: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an account needs from the store: its current quota, where to tell a commit, a thread for small writes."""
+
+    quota: Callable[[AccountId], int | None]
+    committed: Callable[["Account", Outcome], None]
+    in_background: Callable[[Callable[[], None]], None]
+
+
+class Account:
+    """See the module. Made by `Store.account`."""
+
+    def __init__(self, info: AccountInfo, path: Path, surroundings: Surroundings) -> None:
+        self.info = info
+        self.path = path
+        self.write_lock = threading.Lock()
+        self._around = surroundings
+        self._flagsets = FlagSets()
+        self._indexes: dict[int, MailboxIndex] = {}
+        self._seen_modseq = -1
+        self._used = True
+
+        self._reading = threading.RLock()  # around `_reader`, `_packs` and `_inflated`
+        self._lock_fd = -1
+        self._reader: apsw.Connection | None = None
+        self._packs = PackReader(self.packs)
+        self._inflated: tuple[int, bytes] = (0, b"")  # the last compressed email read
+
+        self._writer: apsw.Connection | None = None  # this and the rest: under `write_lock`
+        self._pack: PackWriter | None = None
+        self._synchronous = ""
+        self._wal_pages = 0
+
+        self._header_sets: dict[tuple[bytes, ...], int] = {}
+        self._wanted_sets: set[tuple[bytes, ...]] = set()
+        self._header_rows: list[tuple[int, bytes]] = []
+        self._headers_queued = False
+
+    @property
+    def packs(self) -> Path:
+        return self.path / "packs"
+
+    # ---- handles
+
+    def connect(self) -> apsw.Connection:
+        """A connection of the caller's own, for long reads in a thread. The caller closes it."""
+        self._hold()
+        return connect(self.path / "mail.db", "mail")
+
+    def _hold(self) -> None:
+        """Share the account's lock: `repair` takes it alone, and so never while somebody has the account open."""
+        with self._reading:
+            if self._lock_fd >= 0:
+                return
+            with translated():
+                fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(fd)
+                if isinstance(error, BlockingIOError):
+                    raise StoreBusy("The account is being repaired") from error
+                raise translate(error) from error
+            self._lock_fd = fd
+
+    @contextmanager
+    def _read(self) -> Iterator[apsw.Connection]:
+        self._used = True
+        with self._reading:
+            if self._reader is None:
+                self._hold()
+                self._reader = connect(self.path / "mail.db", "mail", busy_s=1.0)
+            with translated():
+                yield self._reader
+
+    def close(self) -> None:
+        """Close all handles. They open again when needed; indexes stay."""
+        with self.write_lock, self._reading:
+            self._close()
+
+    def _close(self) -> None:
+        if self._pack is not None:
+            self._pack.close()
+            self._pack = None
+        self._packs.close()
+        for db in (self._reader, self._writer):
+            if db is not None:
+                db.close()
+        self._reader = self._writer = None
+        self._synchronous = ""
+        self._wal_pages = 0
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def close_idle(self) -> None:
+        """Close the handles if nobody used the account since the last call of this, and no session has it open.
+
+        On the loop's thread; the closing itself may sync a log of flag changes, and goes to a thread.
+        """
+        if self._used or any(index.users for index in self._indexes.values()):
+            self._used = False
+            return
+        self._indexes.clear()
+        if self._reader is not None or self._writer is not None:
+            self._around.in_background(self.close)
+
+    # ---- mailboxes
+
+    def mailboxes(self) -> list[Mailbox]:
+        """Live ones by name, INBOX first."""
+        with self._read() as db:
+            return list_mailboxes(db)
+
+    def mailbox(self, name: str) -> Mailbox:
+        """Raises MailboxMissing."""
+        try:
+            name = check_name(name)
+        except NotAllowed:
+            raise MailboxMissing("No such mailbox") from None
+        with self._read() as db:
+            return find_mailbox(db, name)
+
+    def removed_mailboxes(self) -> list[Mailbox]:
+        """Deleted ones that `undelete` can still bring back, the latest first."""
+        with self._read() as db:
+            return list_removed(db)
+
+    def subscriptions(self) -> set[str]:
+        """Subscribed names, also of what does not exist."""
+        with self._read() as db:
+            return {name for (name,) in select(db, "SELECT name FROM subscription")}
+
+    def usage(self) -> Usage:
+        with self._read() as db:
+            size, count = select_row(db, "SELECT total(size), total(messages) FROM mailbox WHERE removed IS NULL")
+        return Usage(int(size), int(count), self.quota())
+
+    def quota(self) -> int | None:
+        """In bytes, as the directory has it now."""
+        return self._around.quota(self.info.id)
+
+    # ---- messages
+
+    def flagset(self, id: int) -> FlagSet:
+        """What a FlagSetId stands for. Raises StoreCorrupt."""
+        found = self._flagsets.get(id)
+        if found is None:
+            with self._read() as db:
+                found = self._flagsets.load(db, id)
+        return found
+
+    def flagsets(self) -> list[FlagSet]:
+        """All sets of flags that were ever used in the account."""
+        with self._read() as db:
+            return self._flagsets.load_all(db)
+
+    def keywords(self) -> list[str]:
+        """Keywords that the account knows, by name."""
+        self.flagsets()
+        return self._flagsets.keywords()
+
+    def fetch(self, mailbox_id: int, uids: Sequence[int], columns: tuple[str, ...]) -> list[tuple[Any, ...]]:
+        """One row a message, by UID, `uid` first. `uids` rise; those that are unknown are left out.
+
+        Columns: uid, flags (FlagSetId), modseq, internaldate, savedate, email, size, header_size, envelope,
+        envelope_utf8, body, bodystructure, sections, preview, thread, sent_day, sha256, message_id, subject, and
+        headers:N (of `header_set`; None where not remembered). Expunged messages are answered while they are kept.
+        """
+        with self._read() as db:
+            return messages.fetch(db, mailbox_id, uids, columns)
+
+    def read(self, email: int, start: int = 0, length: int | None = None) -> bytes:
+        """Bytes of a message as received. What lies past its end is not there. Raises MessageMissing, StoreCorrupt."""
+        with self._read() as db:
+            for attempt in (1, 2):
+                location = messages.read_location(db, email)
+                if location is None:
+                    break
+                end = location.size if length is None else min(start + length, location.size)
+                try:
+                    if location.codec == RAW:
+                        return self._packs.read(location.place, start, max(end - start, 0))
+                    return self._inflate(email, location)[start:end]
+                except MessageMissing:
+                    # Garbage collection moved it to another pack since the look-up.
+                    if attempt == 2:
+                        raise
+        raise MessageMissing("The message is gone")
+
+    def _inflate(self, email: int, location: messages.Location) -> bytes:
+        if self._inflated[0] != email:
+            stored = self._packs.read(location.place, 0, location.place.length)
+            self._inflated = (email, decode(location.codec, stored, location.size))
+        return self._inflated[1]
+
+    def changes(self, mailbox_id: int, since: int) -> Changes:
+        """What happened after a modseq (QRESYNC). Raises MailboxMissing."""
+        with self._read() as db:
+            return messages.read_changes(db, mailbox_id, since)
+
+    def known_origins(self, origins: Sequence[bytes]) -> set[bytes]:
+        """Which of these were appended before, wherever they are now."""
+        known: set[bytes] = set()
+        with self._read() as db:
+            for start in range(0, len(origins), 500):
+                asked = origins[start : start + 500]
+                marks = ",".join("?" * len(asked))
+                rows = select(db, f"SELECT origin FROM message WHERE origin IN ({marks})", tuple(asked))
+                known.update(origin for (origin,) in rows)
+        return known
+
+    # ---- header sets
+
+    def header_set(self, names: tuple[bytes, ...]) -> int | None:
+        """The number of a remembered header set (`names` lower case, sorted).
+
+        None: not remembered yet (asking makes it so, soon), or there are too many already.
+        """
+        found = self._header_sets.get(names)
+        if found is None and len(self._header_sets) < HEADER_SETS_MAX:
+            with self._read() as db:
+                found = select_value(db, "SELECT id FROM header_set WHERE names = ?", (b"\n".join(names),))
+            if found is not None:
+                self._header_sets[names] = found
+            else:
+                self._wanted_sets.add(names)
+                self._write_headers_soon()
+        return found
+
+    def remember_headers(self, set_id: int, rows: list[tuple[int, bytes]]) -> None:
+        """Keep (email id, header lines) for the next FETCH of the set. Written in a thread, soon, perhaps."""
+        if len(self._header_rows) < HEADER_ROWS_MAX:
+            self._header_rows += [(set_id << HEADER_SET_BITS | email, value) for email, value in rows]
+            self._write_headers_soon()
+
+    def _write_headers_soon(self) -> None:
+        if not self._headers_queued:
+            self._headers_queued = True
+            self._around.in_background(self._write_headers)
+
+    def _write_headers(self) -> None:
+        self._headers_queued = False
+        rows, self._header_rows = self._header_rows, []
+        wanted, self._wanted_sets = self._wanted_sets, set()
+        try:
+            with self.write_lock, translated():
+                db = self._writer_db("NORMAL")
+                with db:
+                    count = select_value(db, "SELECT count(*) FROM header_set")
+                    for names in sorted(wanted)[: max(HEADER_SETS_MAX - count, 0)]:
+                        db.execute("INSERT OR IGNORE INTO header_set (names) VALUES (?)", (b"\n".join(names),))
+                    db.executemany("INSERT OR IGNORE INTO header_cache VALUES (?, ?)", rows)
+        except StoreError:
+            pass  # only a cache: what is not kept is cut again
+
+    # ---- indexes
+
+    def index(self, mailbox_id: int) -> MailboxIndex:
+        """The mailbox in memory, shared by all sessions. `release` it after. Raises MailboxMissing.
+
+        Loads on first use: 50,000 messages take some 30 ms. On a loop use `Offload.index`, which loads in a thread.
+        """
+        found = self._indexes.get(mailbox_id)
+        if found is not None and not found.deleted:
+            found.users += 1
+            return found
+        with self._read() as db:
+            return self.attach(mailbox_id, messages.load_snapshot(db, mailbox_id))
+
+    def loaded(self, mailbox_id: int) -> bool:
+        return mailbox_id in self._indexes
+
+    def snapshot(self, mailbox_id: int) -> Snapshot:
+        """A mailbox as it is now, read on a connection of its own: in a thread, for `attach`."""
+        db = self.connect()
+        try:
+            with translated():
+                return messages.load_snapshot(db, mailbox_id)
+        finally:
+            db.close()
+
+    def attach(self, mailbox_id: int, snapshot: Snapshot) -> MailboxIndex:
+        """The index of a mailbox, from a snapshot if it is not loaded yet. `release` it after."""
+        index = self._indexes.get(mailbox_id)
+        if index is None or index.deleted:
+            index = self._indexes[mailbox_id] = MailboxIndex(mailbox_id, snapshot)
+            # What was committed since the snapshot was told to the indexes that there were, not to this one.
+            self._catch_up(index)
+        index.users += 1
+        return index
+
+    def release(self, index: MailboxIndex) -> None:
+        """A session is done with it."""
+        index.users -= 1
+        if self._indexes.get(index.mailbox_id) is not index:
+            return
+        unused = [found for found in self._indexes.values() if not found.users]
+        for found in unused[: max(len(unused) - UNUSED_INDEXES_MAX, 0)]:
+            del self._indexes[found.mailbox_id]
+        if index.deleted and not index.users:
+            self._indexes.pop(index.mailbox_id, None)
+
+    def apply(self, outcome: Outcome) -> None:
+        """Bring the indexes up to date with a commit of this process, and call their watchers."""
+        by_mailbox: dict[int, list[Effect]] = {}
+        for effect in outcome.effects:
+            by_mailbox.setdefault(effect.mailbox, []).append(effect)
+        changed = []
+        for index in list(self._indexes.values()):
+            if index.synced >= outcome.last:
+                continue
+            if index.synced < outcome.base:
+                # Another process committed in between.
+                moved = self._catch_up(index)
+            else:
+                moved = index.apply(by_mailbox.get(index.mailbox_id, ()), last=outcome.last)
+            if moved:
+                changed.append(index)
+        for index in changed:
+            index.tell()
+
+    def refresh(self) -> bool:
+        """Take in what other processes committed. True: there was something."""
+        if not self._indexes:
+            return False
+        with self._read() as db:
+            modseq = messages.read_modseq(db)
+        behind = [index for index in self._indexes.values() if index.synced < modseq]
+        for index in [index for index in behind if self._catch_up(index)]:
+            index.tell()
+        return bool(behind)
+
+    def _catch_up(self, index: MailboxIndex) -> bool:
+        with self._read() as db:
+            news = messages.read_catchup(db, index.mailbox_id, synced=index.synced, uidnext=index.uidnext)
+        return index.catch_up(news)
+
+    # ---- writing
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True, by: object | None = None) -> Iterator[Transaction]:
+        """One write transaction in the calling thread: committed at the end, or, on an error, nothing.
+
+        The caller waits for the write lock and the disk, so on an event loop use `Offload.write`. Raises StoreBusy,
+        StoreFull, StoreReadOnly.
+        """
+        with self.write_lock:
+            ledger = self.begin(durable=durable)
+            try:
+                ledger.by = by
+                yield Transaction(ledger)
+            except BaseException:
+                ledger.abort()
+                raise
+            outcome = self.commit(ledger)
+        self._around.committed(self, outcome)
+        self.checkpoint()
+
+    def begin(self, *, durable: bool) -> Ledger:
+        """Start a transaction. The caller holds `write_lock` until it has called `commit` or the ledger's `abort`."""
+        self._used = True
+        if self._pack is not None and (self._pack.broken or self._pack.full):
+            self._pack.close()
+            self._pack = None
+        db = self._writer_db("FULL" if durable else "NORMAL")
+        quota: list[int | None] = []
+
+        def read_quota() -> int | None:
+            if not quota:
+                quota.append(self.quota())
+            return quota[0]
+
+        ledger = Ledger(db, self._flagsets, writer=self._pack_writer, quota=read_quota)
+        ledger.begin(self._seen_modseq)
+        return ledger
+
+    def commit(self, ledger: Ledger) -> Outcome:
+        """Commit durably, as what was done demands. Raises StoreError subclasses; nothing has happened then."""
+        try:
+            outcome = ledger.commit()
+        except StoreError:
+            self._seen_modseq = -1
+            raise
+        self._seen_modseq = outcome.last
+        if ledger.needs_sync and self._synchronous != "FULL":
+            self._sync_log()
+        return outcome
+
+    def _sync_log(self) -> None:
+        # More was done than the caller announced: make up for the sync that the commit did not do.
+        with translated():
+            fd = os.open(self.path / "mail.db-wal", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+
+    def _writer_db(self, synchronous: str) -> apsw.Connection:
+        if self._writer is None:
+            self._hold()
+            self._writer = connect(self.path / "mail.db", "mail")
+            self._writer.set_wal_hook(self._note_wal)
+            self._synchronous = "FULL"
+        if self._synchronous != synchronous:
+            self._writer.execute(f"PRAGMA synchronous={synchronous}")
+            self._synchronous = synchronous
+        return self._writer
+
+    def _note_wal(self, _db: apsw.Connection, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _pack_writer(self) -> PackWriter:
+        if self._pack is None:
+            db = self._writer
+            assert db is not None
+            self._pack = PackWriter.open(self.packs, lambda number: known_end(db, number))
+        return self._pack
+
+    def checkpoint(self) -> None:
+        """Copy a long log into the database. After the answer is out: it syncs, and may take some milliseconds."""
+        if self._wal_pages < CHECKPOINT_PAGES:
+            return
+        with self.write_lock:
+            if self._writer is None:
+                return
+            # No space, or another one is at it: the log is as good, and a later commit tries again.
+            with suppress(apsw.Error):
+                self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._wal_pages = 0
+
+    @contextmanager
+    def pop_lock(self) -> Iterator[None]:
+        """The one session that may delete by POP3, over all processes. Raises StoreBusy while another has it."""
+        with translated():
+            fd = os.open(self.path / "pop.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreBusy("Another session has the mailbox locked") from None
+            yield
+        finally:
+            os.close(fd)

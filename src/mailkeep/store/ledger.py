@@ -1,0 +1,320 @@
+"""One write transaction from the inside: what it has changed so far, how to take part of it back, how to commit it.
+
+A transaction may carry the works of many callers (group commit). Each is a part that fails alone, by a savepoint in
+SQL and by marks in everything that is kept in memory beside it: mailbox counters, interned flag sets, the journal, the
+effects for the indexes, the pack. Knows nothing of what the works mean; `placing` and `tree` do.
+
+The order that makes *acknowledged* mean *on disk*: blobs and the journal go to the pack, the pack is synced, then
+SQLite commits. A kill in between leaves records nobody refers to, never a row without its bytes.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+import apsw
+
+from mailkeep.errors import LimitReached, MailboxMissing, StoreError, StoreFull
+from mailkeep.mail.flags import Flags
+from mailkeep.mail.ids import FlagSetId
+from mailkeep.mail.numset import encode
+from mailkeep.store.blobs import BLOB, JOURNAL, Journal, Op, PackWriter, Place, encode_journal
+from mailkeep.store.failure import translate, translated
+from mailkeep.store.flagsets import FlagSet, FlagSets
+from mailkeep.store.index import Effect
+from mailkeep.store.mailboxes import Box, find_box_id, insert_box, load_box, save_box
+from mailkeep.store.schema import select_row, select_value
+from mailkeep.store.staging import Staged
+
+JOURNAL_UIDS_MAX: Final = 50_000  # UIDs in one op: a sequence set of them stays readable by `NumSet.parse`
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A committed transaction: account-wide modseqs (base, last] and what they did."""
+
+    base: int
+    last: int
+    effects: list[Effect]
+
+
+@dataclass(slots=True)
+class _Mark:
+    """Where things stood when a part began, and the mailboxes it changed, as they were."""
+
+    modseq: int
+    uidvalidity: int
+    ops: int
+    effects: int
+    flagsets: int
+    pack_end: int | None  # None: no pack was open
+    needs_sync: bool
+    boxes: dict[int, Box | None]
+
+
+class Ledger:
+    """The state of one write transaction on one account. Used by the thread that holds the account's write lock."""
+
+    def __init__(
+        self,
+        db: apsw.Connection,
+        flagsets: FlagSets,
+        *,
+        writer: Callable[[], PackWriter],
+        quota: Callable[[], int | None],
+    ) -> None:
+        self.db = db
+        self.flagsets = flagsets
+        self.now = int(time.time())
+        self.by: object | None = None
+        self._open_writer = writer
+        self._read_quota = quota
+        self._writer: PackWriter | None = None
+        self._writer_start = 0
+        self._boxes: dict[int, Box] = {}
+        self._ops: list[Op] = []
+        self._effects: list[Effect] = []
+        self._fresh_flagsets: list[FlagSetId] = []
+        self._usage: int | None = None
+        self._doomed: StoreError | None = None
+        self._marks: list[_Mark] = []
+        self.needs_sync = False
+        self.base = self.modseq = self._uidvalidity = self._parent = 0
+
+    # ---- the life of the transaction
+
+    def begin(self, seen_modseq: int) -> None:
+        """Take the write lock. `seen_modseq`: the account's as of this process's last transaction."""
+        with translated():
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                row = select_row(self.db, "SELECT modseq, uidvalidity, txn FROM state")
+                self.base, self._uidvalidity, self._parent = row
+                self.modseq = self.base
+                if self.base != seen_modseq:
+                    self.flagsets.refresh(self.db)
+            except BaseException:
+                self.db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """All of the block or, when it raises, nothing of it. Parts may hold parts.
+
+        Where the beginning cannot be restored, the transaction is doomed.
+        """
+        self.check()
+        with translated():
+            self.db.execute("SAVEPOINT part")
+        self._marks.append(
+            _Mark(
+                self.modseq,
+                self._uidvalidity,
+                len(self._ops),
+                len(self._effects),
+                len(self._fresh_flagsets),
+                None if self._writer is None else self._writer.end,
+                self.needs_sync,
+                {},
+            )
+        )
+        try:
+            with translated():
+                yield
+                self.check()
+                self.db.execute("RELEASE part")
+        except BaseException:
+            self._drop(self._marks.pop())
+            raise
+        mark = self._marks.pop()
+        if self._marks:
+            outer = self._marks[-1].boxes
+            for id, box in mark.boxes.items():
+                outer.setdefault(id, box)
+
+    def _drop(self, mark: _Mark) -> None:
+        if self.db.get_autocommit():
+            # SQLite rolls all back by itself when the disk is full.
+            self._doom(StoreFull("No space left in the mail store"))
+            return
+        try:
+            self.db.execute("ROLLBACK TO part")
+            self.db.execute("RELEASE part")
+        except apsw.Error as error:
+            self._doom(translate(error))
+            return
+        self.modseq, self._uidvalidity, self.needs_sync = mark.modseq, mark.uidvalidity, mark.needs_sync
+        del self._ops[mark.ops :]
+        del self._effects[mark.effects :]
+        self._forget_flagsets(mark.flagsets)
+        for id, box in mark.boxes.items():
+            if box is None:
+                self._boxes.pop(id, None)
+            else:
+                self._boxes[id] = box
+        self._usage = None
+        if self._writer is not None:
+            self._writer.rollback(self._writer_start if mark.pack_end is None else mark.pack_end)
+
+    def _doom(self, error: StoreError) -> None:
+        if self._doomed is None:
+            self._doomed = error
+
+    def check(self) -> None:
+        """Raise what dooms the whole transaction, if something does."""
+        if self._doomed is None and self._writer is not None and self._writer.lost:
+            self._doom(StoreFull("No space left in the mail store"))
+        if self._doomed is not None:
+            raise self._doomed
+
+    def commit(self) -> Outcome:
+        """Make it durable (flag changes: written). On any error nothing has happened, and the error is raised."""
+        try:
+            self.check()
+            with translated():
+                self.flush_boxes()
+                if self._ops:
+                    self._write_journal()
+                self.db.execute("COMMIT")
+        except BaseException:
+            self.abort()
+            raise
+        return Outcome(self.base, self.modseq, self._effects)
+
+    def _write_journal(self) -> None:
+        txn = int.from_bytes(os.urandom(7), "big")
+        journal = encode_journal(Journal(txn, self._parent, time.time(), self._ops))
+        writer = self.writer()
+        writer.add(JOURNAL, journal, hashlib.sha256(journal).digest())
+        self.check()
+        self.db.execute("UPDATE state SET modseq = ?, uidvalidity = ?, txn = ?", (self.modseq, self._uidvalidity, txn))
+        if self.needs_sync:
+            # Only a synced end: a next owner looks for a torn tail from here on.
+            self.db.execute("INSERT OR REPLACE INTO pack VALUES (?, ?)", (writer.number, writer.end))
+        writer.flush(sync=self.needs_sync)
+
+    def abort(self) -> None:
+        """Undo everything. Never raises: the connection is usable again, or its next use says why not."""
+        if not self.db.get_autocommit():
+            try:
+                self.db.execute("ROLLBACK")
+            except apsw.Error as error:
+                self._doom(translate(error))
+        self._forget_flagsets(0)
+        if self._writer is not None:
+            # What was flushed stays: a commit that reports an error may yet be found in the log after a crash.
+            self._writer.rollback(max(self._writer_start, self._writer.flushed))
+
+    # ---- what the works use
+
+    def next_modseq(self) -> int:
+        """A modseq of one's own for one call. Of a member that failed it is given again: nobody was told."""
+        self.modseq += 1
+        return self.modseq
+
+    def next_uidvalidity(self) -> int:
+        # Never one that was given before, and by time, so that a store made anew does not repeat one either.
+        self._uidvalidity = max(self._uidvalidity + 1, self.now & 0xFFFF_FFFF)
+        return self._uidvalidity
+
+    def box(self, mailbox_id: int) -> Box:
+        """The mailbox, to be changed in place. Raises MailboxMissing."""
+        box = self._boxes.get(mailbox_id)
+        if box is None:
+            box = load_box(self.db, mailbox_id)
+            if box is None:
+                raise MailboxMissing("No such mailbox")
+            self._boxes[mailbox_id] = box
+        if self._marks and mailbox_id not in self._marks[-1].boxes:
+            self._marks[-1].boxes[mailbox_id] = replace(box)
+        return box
+
+    def live_box(self, mailbox_id: int) -> Box:
+        """As `box`, for one that was not deleted."""
+        box = self.box(mailbox_id)
+        if box.removed is not None:
+            raise MailboxMissing("No such mailbox")
+        return box
+
+    def find_box(self, name: str) -> Box | None:
+        self.flush_boxes()
+        found = find_box_id(self.db, name)
+        return None if found is None else self.box(found)
+
+    def new_box(self, name: str, *, modseq: int, special_use: str) -> Box:
+        box = insert_box(self.db, name, uidvalidity=self.next_uidvalidity(), modseq=modseq, special_use=special_use)
+        if box.id >= 1 << 31:
+            raise LimitReached("Too many mailboxes were made in this account")
+        self._boxes[box.id] = box
+        if self._marks:
+            self._marks[-1].boxes[box.id] = None
+        return box
+
+    def flush_boxes(self) -> None:
+        """Write what changed in mailboxes, so that SQL sees it."""
+        for box in self._boxes.values():
+            if box.dirty:
+                save_box(self.db, box)
+
+    def intern(self, flags: Flags) -> FlagSet:
+        found, fresh = self.flagsets.intern(self.db, flags)
+        if fresh:
+            self._fresh_flagsets.append(found.id)
+        return found
+
+    def flagset(self, id: int) -> FlagSet:
+        return self.flagsets.get(id) or self.flagsets.load(self.db, id)
+
+    def _forget_flagsets(self, keep: int) -> None:
+        self.flagsets.forget(self._fresh_flagsets[keep:])
+        del self._fresh_flagsets[keep:]
+
+    def note(self, op: Op) -> None:
+        """Into the journal."""
+        self._ops.append(op)
+
+    def effect(self, effect: Effect) -> None:
+        """For the indexes, after the commit."""
+        self._effects.append(effect)
+
+    def writer(self) -> PackWriter:
+        if self._writer is None:
+            self._writer = self._open_writer()
+            self._writer.lost = False
+            self._writer_start = self._writer.end
+        return self._writer
+
+    def add_blob(self, staged: Staged) -> Place:
+        place = self.writer().add(BLOB, staged.data(), staged.sha256, crc=staged.crc)
+        self.check()
+        return place
+
+    def has_room(self, size: int) -> bool:
+        """Whether the quota allows so many bytes more."""
+        quota = self._read_quota()
+        if quota is None:
+            return True
+        if self._usage is None:
+            self.flush_boxes()
+            self._usage = int(select_value(self.db, "SELECT total(size) FROM mailbox WHERE removed IS NULL"))
+        return self._usage + size <= quota
+
+    def spend(self, size: int) -> None:
+        """Bytes were added (or, below 0, removed)."""
+        if self._usage is not None:
+            self._usage += size
+
+
+def uid_sets(uids: Sequence[int]) -> list[bytes]:
+    """Rising UIDs as sequence sets, each of bounded length."""
+    return [encode(uids[start : start + JOURNAL_UIDS_MAX]) for start in range(0, len(uids), JOURNAL_UIDS_MAX)]
+
+
+def known_end(db: apsw.Connection, number: int) -> int | None:
+    """How far the database knows a pack to be whole."""
+    found: int | None = select_value(db, "SELECT end FROM pack WHERE id = ?", (number,))
+    return found

@@ -1,0 +1,164 @@
+"""From async into the store: the only way to write from an event loop.
+
+Group commit: while one transaction of an account commits, in a thread, all further writes to that account gather, and
+go into the next one together: one sync of the pack and one commit for all. Each is a part of its own and fails alone.
+Then, in one step on the loop: the indexes take in what was done, their watchers are called, the futures resolve.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, TypeVarTuple
+
+from mailkeep.errors import StoreError
+from mailkeep.store.account import Account
+from mailkeep.store.failure import translated
+from mailkeep.store.index import MailboxIndex
+from mailkeep.store.ledger import Ledger, Outcome
+from mailkeep.store.store import Store
+from mailkeep.store.transaction import Transaction
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+GROUP_MAX: Final = 256
+WRITERS_MAX: Final = 8
+READERS_MAX: Final = 8
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one caller wants done."""
+
+    run: Callable[[Transaction], Any]
+    future: "asyncio.Future[Any]"
+    durable: bool
+    by: object | None
+    value: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The writes that wait for one account, and whether a thread is at them."""
+
+    account: Account
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    waiting: deque[_Work] = field(default_factory=deque)
+    running: bool = False
+
+
+class Offload:
+    """See the module. One per loop; its coroutines belong to that loop. `close` it before the store."""
+
+    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+        self._store = store
+        self._loop = loop
+        self._lanes: dict[int, _Lane] = {}
+        self._writers = ThreadPoolExecutor(WRITERS_MAX, "store-write")
+        self._readers = ThreadPoolExecutor(READERS_MAX, "store-read")
+
+    async def write(
+        self,
+        account: Account,
+        work: Callable[[Transaction], T],
+        *,
+        durable: bool = True,
+        by: object | None = None,
+    ) -> T:
+        """Run `work` in a write transaction and return what it returns, once committed.
+
+        `durable=False` is for works that only change flags: written, not synced. `by` comes back in `Batch.by`. Raises
+        what the work raised, or the StoreError that the commit failed with; nothing of it has happened then.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        lane = self._lanes.get(account.info.id)
+        if lane is None or lane.account is not account:
+            lane = self._lanes[account.info.id] = _Lane(account)
+        with lane.lock:
+            lane.waiting.append(_Work(work, future, durable, by))
+            start, lane.running = not lane.running, True
+        if start:
+            self._writers.submit(self._drain, lane)
+        return await future
+
+    async def read(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run a function in a thread."""
+        return await self._loop.run_in_executor(self._readers, function, *args)
+
+    async def index(self, account: Account, mailbox_id: int) -> MailboxIndex:
+        """As `Account.index`, loading in a thread."""
+        if account.loaded(mailbox_id):
+            return account.index(mailbox_id)
+        return account.attach(mailbox_id, await self.read(account.snapshot, mailbox_id))
+
+    async def close(self) -> None:
+        """Finish the writes that wait, and end the threads."""
+        await self._loop.run_in_executor(None, self._shut_down)
+
+    def _shut_down(self) -> None:
+        self._writers.shutdown(wait=True)
+        self._readers.shutdown(wait=True, cancel_futures=True)
+
+    # ---- in a thread
+
+    def _drain(self, lane: _Lane) -> None:
+        account = lane.account
+        while True:
+            with lane.lock:
+                works = [lane.waiting.popleft() for _ in range(min(len(lane.waiting), GROUP_MAX))]
+                if not works:
+                    lane.running = False
+                    return
+            outcome = self._run(account, works)
+            if outcome is not None:
+                self._store.tell(account)
+            try:
+                self._loop.call_soon_threadsafe(self._deliver, account, outcome, works)
+            except RuntimeError:
+                return  # the loop is closed: nobody waits any more
+            account.checkpoint()
+
+    def _run(self, account: Account, works: list[_Work]) -> Outcome | None:
+        """Do the works in one transaction. Every work has a value or an error then."""
+        try:
+            with account.write_lock:
+                ledger = account.begin(durable=any(work.durable for work in works))
+                try:
+                    for work in works:
+                        self._run_one(ledger, work)
+                except BaseException:
+                    ledger.abort()
+                    raise
+                if all(work.error is not None for work in works):
+                    ledger.abort()
+                    return None
+                return account.commit(ledger)
+        except StoreError as error:
+            for work in works:
+                work.error = work.error or error
+        return None
+
+    def _run_one(self, ledger: Ledger, work: _Work) -> None:
+        ledger.by = work.by
+        try:
+            with ledger.part(), translated():
+                work.value = work.run(Transaction(ledger))
+        except Exception as error:  # the caller's, whatever it is; it goes to him
+            work.error = error
+
+    # ---- on the loop
+
+    def _deliver(self, account: Account, outcome: Outcome | None, works: list[_Work]) -> None:
+        if outcome is not None:
+            account.apply(outcome)
+        for work in works:
+            if work.future.done():  # the caller was cancelled
+                continue
+            if work.error is not None:
+                work.future.set_exception(work.error)
+            else:
+                work.future.set_result(work.value)

@@ -1,0 +1,414 @@
+"""What can be done to messages in a write transaction: append, copy, move, flag, expunge, undelete.
+
+Functions over a `Ledger`. Each checks what it needs before it writes, takes one modseq of its own, keeps the counters,
+notes what it did for the journal and for the indexes. UIDs given may be in any order and may be gone: what is not
+there is passed over (RFC 9051 section 6.4.7: COPY of a UID that is gone is OK).
+"""
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import apsw
+
+from mailkeep.errors import LimitReached, NotAllowed, OverQuota
+from mailkeep.mail.flags import DELETED, Flags
+from mailkeep.mail.ids import UID_MAX
+from mailkeep.mail.structure import Rendered
+from mailkeep.store.blobs import RAW, Flagged, Place, Placed, Removed, Restored, Revived
+from mailkeep.store.flagsets import FlagSet
+from mailkeep.store.index import Effect
+from mailkeep.store.ledger import Ledger, uid_sets
+from mailkeep.store.mailboxes import Box
+from mailkeep.store.messages import log_flag_change
+from mailkeep.store.schema import UID_BITS, UID_MASK, Fate, select, select_row, select_value
+from mailkeep.store.staging import Staged
+
+Mode = Literal["=", "+", "-"]
+THREAD_REFS_MAX: Final = 20  # of the latest references; the first, the thread's root, always counts
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where a message is now. `fresh` False: its origin had brought it before, and nothing was added."""
+
+    uid: int
+    uidvalidity: int
+    modseq: int
+    fresh: bool
+    mailbox: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreResult:
+    """`changed`: flags are different now. `modified`: not touched, since changed after `unchanged_since`."""
+
+    changed: list[int]
+    modified: list[int]
+
+
+# ---- arrivals
+
+
+def append(
+    ledger: Ledger,
+    mailbox_id: int,
+    staged: Staged,
+    *,
+    flags: Flags,
+    internaldate: int | None,
+    origin: bytes | None,
+    enforce_quota: bool,
+) -> Appended:
+    box = ledger.live_box(mailbox_id)
+    if origin is not None:
+        found = select_row(ledger.db, "SELECT key, modseq FROM message WHERE origin = ?", (origin,))
+        if found is not None:
+            there = ledger.box(found[0] >> UID_BITS)
+            return Appended(found[0] & UID_MASK, there.uidvalidity, found[1], fresh=False, mailbox=there.id)
+    _check_uids(box, 1)
+    if enforce_quota and not ledger.has_room(staged.size):
+        raise OverQuota("The account has no room for this message")
+    flagset = ledger.intern(flags)
+    email = _find_or_insert_email(ledger, staged)
+    modseq = ledger.next_modseq()
+    uid = box.uidnext
+    date = ledger.now if internaldate is None else internaldate
+    ledger.db.execute(
+        "INSERT INTO message (key, email, size, flags, modseq, internaldate, savedate, added, origin) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (box.id << UID_BITS | uid, email, staged.size, flagset.id, modseq, date, ledger.now, modseq, origin),
+    )
+    box.uidnext += 1
+    ledger.spend(staged.size)
+    box.count(uid, staged.sha256, size=staged.size, flags=flagset, sign=1)
+    box.touch(modseq)
+    ledger.needs_sync = True
+    ledger.note(Placed(modseq, box.id, uid, staged.sha256, date, ledger.now, list(flagset.names), origin))
+    ledger.effect(Effect(box.id, modseq, ledger.by, uids=(uid,), flags=(flagset.id,), modseqs=(modseq,)))
+    return Appended(uid, box.uidvalidity, modseq, fresh=True, mailbox=box.id)
+
+
+def _check_uids(box: Box, count: int) -> None:
+    if box.uidnext + count > UID_MAX:
+        raise LimitReached("The mailbox has used up its UIDs")
+
+
+def _find_or_insert_email(ledger: Ledger, staged: Staged) -> int:
+    # Asked inside the transaction: another process may have stored it a moment ago, or collected it as garbage.
+    found: int | None = select_value(ledger.db, "SELECT id FROM email WHERE sha256 = ?", (staged.sha256,))
+    if found is not None:
+        return found
+    return insert_email(ledger.db, staged.rendered, ledger.add_blob(staged), sha256=staged.sha256)
+
+
+def insert_email(db: apsw.Connection, rendered: Rendered, place: Place, *, sha256: bytes, codec: int = RAW) -> int:
+    """A row for content that is in a pack. Returns its id."""
+    db.execute(
+        "INSERT INTO email (sha256, size, header_size, pack, offset, length, codec, thread, sent_day, envelope, "
+        "envelope_utf8, sections, bodystructure, body, message_id, subject, preview) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            sha256,
+            rendered.size,
+            rendered.header_size,
+            place.pack,
+            place.offset,
+            place.length,
+            codec,
+            _thread(db, rendered.thread_refs, sha256),
+            rendered.sent_day,
+            rendered.envelope,
+            rendered.envelope_utf8,
+            rendered.sections,
+            rendered.bodystructure,
+            rendered.body,
+            rendered.message_id,
+            rendered.subject,
+            rendered.preview,
+        ),
+    )
+    return db.last_insert_rowid()
+
+
+def _thread(db: apsw.Connection, refs: Sequence[str], sha256: bytes) -> int:
+    """The thread of a message with these references. The root's hash names it, so siblings meet without a look-up."""
+    if not refs:
+        return _number(sha256[:8])
+    refs = refs if len(refs) <= THREAD_REFS_MAX else (refs[0], *refs[-THREAD_REFS_MAX:])
+    numbers = array(
+        "q", [_number(hashlib.blake2b(ref.encode("utf-8", "replace"), digest_size=8).digest()) for ref in refs]
+    )
+    known = dict(
+        select(
+            db, "SELECT ref, thread FROM carray(?) c CROSS JOIN thread_ref ON ref = c.value", (apsw.carray(numbers),)
+        )
+    )
+    thread = min(known.values()) if known else numbers[0]
+    for number in set(numbers).difference(known):
+        db.execute("INSERT INTO thread_ref VALUES (?, ?)", (number, thread))
+    return thread
+
+
+def _number(digest: bytes) -> int:
+    return int.from_bytes(digest, "big") >> 1  # 63 bits: SQLite's integers have a sign
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A message to be placed again elsewhere."""
+
+    uid: int
+    email: int
+    size: int
+    flags: FlagSet
+    internaldate: int
+    sha256: bytes
+    origin: bytes | None
+
+
+_ROW_SQL: Final = (
+    f"SELECT m.key & {UID_MASK}, m.email, m.size, m.flags, m.internaldate, e.sha256, m.origin "
+    "FROM {source} CROSS JOIN email e ON e.id = m.email WHERE {condition} ORDER BY m.key"
+)
+_LISTED: Final = "carray(?) c CROSS JOIN message m ON m.key = c.value"
+
+
+def _live_rows(ledger: Ledger, mailbox_id: int, uids: Sequence[int]) -> list[_Row]:
+    sql = _ROW_SQL.format(source=_LISTED, condition="m.removed IS NULL")
+    return _rows(ledger, select(ledger.db, sql, (_keys(mailbox_id, uids),)))
+
+
+def _rows(ledger: Ledger, rows: list[Any]) -> list[_Row]:
+    return [_Row(uid, email, size, ledger.flagset(flags), *rest) for uid, email, size, flags, *rest in rows]
+
+
+def _keys(mailbox_id: int, uids: Iterable[int]) -> Any:
+    base = mailbox_id << UID_BITS
+    return apsw.carray(array("q", [base | uid for uid in sorted(set(uids))]))
+
+
+def _place_rows(ledger: Ledger, box: Box, rows: list[_Row], modseq: int) -> list[tuple[int, int]]:
+    """Give each row a new UID in `box`. Returns (old uid, new uid)."""
+    first, now = box.uidnext, ledger.now
+    base = box.id << UID_BITS | first
+    ledger.db.executemany(
+        "INSERT INTO message (key, email, size, flags, modseq, internaldate, savedate, added, origin) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (base + index, row.email, row.size, row.flags.id, modseq, row.internaldate, now, modseq, row.origin)
+            for index, row in enumerate(rows)
+        ),
+    )
+    for uid, row in enumerate(rows, first):
+        box.count(uid, row.sha256, size=row.size, flags=row.flags, sign=1)
+        ledger.note(Placed(modseq, box.id, uid, row.sha256, row.internaldate, now, list(row.flags.names), row.origin))
+    box.uidnext += len(rows)
+    ledger.spend(sum(row.size for row in rows))
+    box.touch(modseq)
+    ledger.needs_sync = True
+    uids = range(first, box.uidnext)
+    flags = array("I", [row.flags.id for row in rows])
+    ledger.effect(Effect(box.id, modseq, ledger.by, uids=uids, flags=flags, modseqs=array("Q", [modseq]) * len(rows)))
+    return [(row.uid, uid) for row, uid in zip(rows, uids, strict=True)]
+
+
+def copy(ledger: Ledger, source: int, uids: Sequence[int], target: int) -> list[tuple[int, int]]:
+    """(source uid, target uid) of each message, by source UID."""
+    ledger.live_box(source)
+    box = ledger.live_box(target)
+    rows = [_without_origin(row) for row in _live_rows(ledger, source, uids)]
+    if not rows:
+        return []
+    _check_uids(box, len(rows))
+    if not ledger.has_room(sum(row.size for row in rows)):
+        raise OverQuota("The account has no room for these messages")
+    return _place_rows(ledger, box, rows, ledger.next_modseq())
+
+
+def _without_origin(row: _Row) -> _Row:
+    # The origin stays with the message that was pulled: one place a origin.
+    return _Row(row.uid, row.email, row.size, row.flags, row.internaldate, row.sha256, None)
+
+
+def move(ledger: Ledger, source: int, uids: Sequence[int], target: int) -> list[tuple[int, int]]:
+    """As `copy`; the sources are removed, and their origins go along."""
+    here, there = ledger.live_box(source), ledger.live_box(target)
+    if here is there:
+        raise NotAllowed("Messages cannot be moved to the mailbox that they are in")
+    rows = _live_rows(ledger, source, uids)
+    if not rows:
+        return []
+    return move_rows(ledger, here, there, rows)
+
+
+def move_all(ledger: Ledger, source: Box, target: Box) -> None:
+    """Every message, for the RENAME of INBOX."""
+    rows = _range_rows(ledger, source.id, "m.removed IS NULL")
+    if rows:
+        move_rows(ledger, source, target, rows)
+
+
+def _range_rows(ledger: Ledger, mailbox_id: int, condition: str, *bindings: int) -> list[_Row]:
+    base = mailbox_id << UID_BITS
+    sql = _ROW_SQL.format(source="message m", condition=f"m.key BETWEEN ? AND ? AND {condition}")
+    return _rows(ledger, select(ledger.db, sql, (base, base | UID_MASK, *bindings)))
+
+
+def move_rows(ledger: Ledger, source: Box, target: Box, rows: list[_Row]) -> list[tuple[int, int]]:
+    _check_uids(target, len(rows))
+    modseq = ledger.next_modseq()
+    _remove_rows(ledger, source, rows, modseq=modseq, fate=Fate.MOVED)
+    return _place_rows(ledger, target, rows, modseq)
+
+
+# ---- departures
+
+
+def _remove_rows(ledger: Ledger, box: Box, rows: list[_Row], *, modseq: int, fate: Fate) -> None:
+    uids = [row.uid for row in rows]
+    # Origins are unique, and a message that moves takes its along; one that is expunged keeps it, so that the next
+    # pull does not bring it back.
+    origin = ", origin = NULL" if fate == Fate.MOVED else ""
+    ledger.db.execute(
+        f"UPDATE message SET removed = ?, removed_at = ?, fate = ?{origin} WHERE key IN (SELECT value FROM carray(?))",
+        (modseq, ledger.now, fate, _keys(box.id, uids)),
+    )
+    for row in rows:
+        box.count(row.uid, row.sha256, size=row.size, flags=row.flags, sign=-1)
+    ledger.spend(-sum(row.size for row in rows))
+    box.touch(modseq)
+    ledger.needs_sync = True
+    for packed in uid_sets(uids):
+        ledger.note(Removed(modseq, box.id, packed, fate, ledger.now))
+    ledger.effect(Effect(box.id, modseq, ledger.by, removed=array("I", uids)))
+
+
+def expunge(ledger: Ledger, mailbox_id: int, uids: Sequence[int] | None, *, only_deleted: bool) -> list[int]:
+    """Remove messages, by default those with \\Deleted. Returns their UIDs, rising."""
+    box = ledger.live_box(mailbox_id)
+    if only_deleted and box.deleted == 0:
+        return []
+    rows = (
+        _range_rows(ledger, mailbox_id, "m.removed IS NULL") if uids is None else _live_rows(ledger, mailbox_id, uids)
+    )
+    if only_deleted:
+        rows = [row for row in rows if row.flags.deleted]
+    if rows:
+        _remove_rows(ledger, box, rows, modseq=ledger.next_modseq(), fate=Fate.EXPUNGED)
+    return [row.uid for row in rows]
+
+
+def remove_all(ledger: Ledger, box: Box, modseq: int) -> None:
+    """Every message of a mailbox that goes away itself. What it came from may come again, to another mailbox."""
+    rows = _range_rows(ledger, box.id, "m.removed IS NULL")
+    if rows:
+        _remove_rows(ledger, box, rows, modseq=modseq, fate=Fate.MAILBOX)
+    base = box.id << UID_BITS
+    ledger.db.execute(
+        "UPDATE message SET origin = NULL WHERE key BETWEEN ? AND ? AND origin IS NOT NULL", (base, base | UID_MASK)
+    )
+
+
+def undelete(ledger: Ledger, mailbox_id: int, *, since: int | None) -> int:
+    """Bring removed messages back, under new UIDs (RFC 9051 2.3.1.1: an old one may never mean a message again).
+
+    `since`: only those removed at or after this time (Unix seconds). A mailbox that was deleted comes back with them,
+    or, if another has its name now, they go into that. Returns how many came back.
+    """
+    source = ledger.box(mailbox_id)
+    condition = f"m.removed IS NOT NULL AND m.fate IN ({Fate.EXPUNGED}, {Fate.MAILBOX}) AND m.removed_at >= ?"
+    rows = [_alive(ledger, row) for row in _range_rows(ledger, mailbox_id, condition, since or 0)]
+    target = source
+    if source.removed is not None:
+        target = ledger.find_box(source.name) or source
+        if target is source:
+            _revive(ledger, source)
+    if not rows:
+        return 0
+    _check_uids(target, len(rows))
+    modseq = ledger.next_modseq()
+    uids = [row.uid for row in rows]
+    ledger.db.execute(
+        "UPDATE message SET fate = ?, origin = NULL WHERE key IN (SELECT value FROM carray(?))",
+        (Fate.RESTORED, _keys(mailbox_id, uids)),
+    )
+    for packed in uid_sets(uids):
+        ledger.note(Restored(modseq, mailbox_id, packed))
+    _place_rows(ledger, target, rows, modseq)
+    return len(rows)
+
+
+def _alive(ledger: Ledger, row: _Row) -> _Row:
+    # With \Deleted kept, the next EXPUNGE would take them again.
+    flags = ledger.intern(row.flags.flags - {DELETED})
+    return _Row(row.uid, row.email, row.size, flags, row.internaldate, row.sha256, row.origin)
+
+
+def _revive(ledger: Ledger, box: Box) -> None:
+    modseq = ledger.next_modseq()
+    box.removed = box.removed_at = None
+    box.touch(modseq)
+    ledger.needs_sync = True
+    ledger.note(Revived(modseq, box.id, box.name))
+
+
+# ---- flags
+
+
+def store_flags(
+    ledger: Ledger,
+    mailbox_id: int,
+    uids: Sequence[int],
+    *,
+    mode: Mode,
+    flags: Flags,
+    unchanged_since: int | None,
+) -> StoreResult:
+    """Set, add or remove flags. Messages that have them so already keep their modseq."""
+    box = ledger.live_box(mailbox_id)
+    rows = select(
+        ledger.db,
+        f"SELECT m.key & {UID_MASK}, m.flags, m.modseq FROM {_LISTED} WHERE m.removed IS NULL",
+        (_keys(mailbox_id, uids),),
+    )
+    modified: list[int] = []
+    if unchanged_since is not None:
+        modified = [uid for uid, _, modseq in rows if modseq > unchanged_since]
+        rows = [row for row in rows if row[2] <= unchanged_since]
+    given = ledger.flagsets.spell(flags)
+    moves: dict[int, tuple[FlagSet, FlagSet, list[int]]] = {}  # by old id: old, new, UIDs
+    for uid, old_id, _ in rows:
+        move = moves.get(old_id)
+        if move is None:
+            old = ledger.flagset(old_id)
+            new = given if mode == "=" else old.flags | given if mode == "+" else old.flags - given
+            move = moves[old_id] = (old, ledger.intern(new), [])
+        move[2].append(uid)
+    real = [move for move in moves.values() if move[0] is not move[1]]
+    if real:
+        _change_flags(ledger, box, real)
+    return StoreResult(sorted(uid for _, _, changed in real for uid in changed), modified)
+
+
+def _change_flags(ledger: Ledger, box: Box, moves: list[tuple[FlagSet, FlagSet, list[int]]]) -> None:
+    modseq = ledger.next_modseq()
+    changed: list[tuple[int, int]] = []
+    for old, new, uids in moves:
+        ledger.db.execute(
+            "UPDATE message SET flags = ?, modseq = ? WHERE key IN (SELECT value FROM carray(?))",
+            (new.id, modseq, _keys(box.id, uids)),
+        )
+        box.unseen += len(uids) * (old.seen - new.seen)
+        box.deleted += len(uids) * (new.deleted - old.deleted)
+        changed += [(uid, new.id) for uid in uids]
+        for packed in uid_sets(uids):
+            ledger.note(Flagged(modseq, box.id, packed, list(new.names)))
+    changed.sort()
+    box.touch(modseq)
+    uids_changed = array("I", [uid for uid, _ in changed])
+    log_flag_change(ledger.db, box.id, modseq, uids_changed)
+    flags = array("I", [id for _, id in changed])
+    ledger.effect(Effect(box.id, modseq, ledger.by, changed=uids_changed, changed_flags=flags))

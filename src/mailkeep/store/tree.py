@@ -1,0 +1,116 @@
+"""What can be done to mailboxes in a write transaction: create, delete, rename, subscribe.
+
+Functions over a `Ledger`. Knows the hierarchy: making a/b/c makes a and a/b, renaming takes children along, deleting
+leaves them. A UIDVALIDITY is never given twice in an account, so a name made again is a new mailbox to every client.
+"""
+
+from collections.abc import Sequence
+
+from mailkeep.errors import LimitReached, MailboxExists, MailboxMissing, NotAllowed
+from mailkeep.mail.mailbox_name import check_name
+from mailkeep.store.blobs import Created, Deleted, Renamed, Subscribed
+from mailkeep.store.index import Effect
+from mailkeep.store.ledger import Ledger
+from mailkeep.store.mailboxes import INBOX, MAILBOXES_MAX, SEPARATOR, Box
+from mailkeep.store.placing import move_all, remove_all
+from mailkeep.store.schema import select, select_value
+
+
+def create(ledger: Ledger, name: str, *, special_use: Sequence[str], subscribe: bool) -> Box:
+    """Raises MailboxExists, NotAllowed, LimitReached."""
+    name = check_name(name)
+    if ledger.find_box(name) is not None:
+        raise MailboxExists("A mailbox of that name is there already")
+    _create_parents(ledger, name, subscribe=subscribe)
+    return _create_one(ledger, name, special_use=special_use, subscribe=subscribe)
+
+
+def _create_parents(ledger: Ledger, name: str, *, subscribe: bool) -> None:
+    levels = name.split(SEPARATOR)
+    for depth in range(1, len(levels)):
+        parent = SEPARATOR.join(levels[:depth])
+        if ledger.find_box(parent) is None:
+            _create_one(ledger, parent, special_use=(), subscribe=subscribe)
+
+
+def _create_one(ledger: Ledger, name: str, *, special_use: Sequence[str], subscribe: bool) -> Box:
+    if select_value(ledger.db, "SELECT count(*) FROM mailbox WHERE removed IS NULL") >= MAILBOXES_MAX:
+        raise LimitReached("Too many mailboxes in the account")
+    modseq = ledger.next_modseq()
+    box = ledger.new_box(name, modseq=modseq, special_use=" ".join(special_use))
+    ledger.needs_sync = True
+    ledger.note(Created(modseq, box.id, name, box.uidvalidity, list(special_use), ledger.now))
+    if subscribe:
+        set_subscribed(ledger, name, on=True)
+    return box
+
+
+def delete(ledger: Ledger, name: str) -> None:
+    """The mailbox and its messages; its children stay, and so does its subscription (RFC 9051 section 6.3.5)."""
+    name = check_name(name)
+    if name == INBOX:
+        raise NotAllowed("INBOX cannot be deleted")
+    box = ledger.find_box(name)
+    if box is None:
+        raise MailboxMissing("No such mailbox")
+    modseq = ledger.next_modseq()
+    remove_all(ledger, box, modseq)
+    box.removed, box.removed_at = modseq, ledger.now
+    box.touch(modseq)
+    ledger.needs_sync = True
+    ledger.note(Deleted(modseq, box.id, ledger.now))
+    ledger.effect(Effect(box.id, modseq, ledger.by, gone=True))
+
+
+def rename(ledger: Ledger, old: str, new: str) -> None:
+    """With children and subscriptions; UIDVALIDITY and UIDs are kept. INBOX gives its messages and stays."""
+    old, new = check_name(old), check_name(new)
+    ledger.flush_boxes()
+    names = {name for (name,) in select(ledger.db, "SELECT name FROM mailbox WHERE removed IS NULL")}
+    if new in names or new == INBOX:
+        raise MailboxExists("A mailbox of that name is there already")
+    if old == INBOX:
+        if INBOX not in names:
+            raise MailboxMissing("No such mailbox")
+        target = create(ledger, new, special_use=(), subscribe=False)
+        move_all(ledger, _found(ledger, INBOX), target)
+        return
+    below = old + SEPARATOR
+    moving = sorted(name for name in names if name == old or name.startswith(below))
+    if not moving:
+        raise MailboxMissing("No such mailbox")
+    if new.startswith(below):
+        raise NotAllowed("A mailbox cannot be put below itself")
+    renamed = {name: check_name(new + name[len(old) :]) for name in moving}
+    if not names.isdisjoint(renamed.values()):
+        raise MailboxExists("A mailbox of that name is there already")
+    _create_parents(ledger, new, subscribe=False)
+    for name, fresh in renamed.items():
+        _rename_one(ledger, _found(ledger, name), fresh)
+
+
+def _found(ledger: Ledger, name: str) -> Box:
+    box = ledger.find_box(name)
+    assert box is not None
+    return box
+
+
+def _rename_one(ledger: Ledger, box: Box, name: str) -> None:
+    modseq = ledger.next_modseq()
+    was, box.name = box.name, name
+    box.touch(modseq)
+    ledger.needs_sync = True
+    ledger.note(Renamed(modseq, box.id, name))
+    if select_value(ledger.db, "SELECT 1 FROM subscription WHERE name = ?", (was,)):
+        set_subscribed(ledger, was, on=False)
+        set_subscribed(ledger, name, on=True)
+
+
+def set_subscribed(ledger: Ledger, name: str, *, on: bool) -> None:
+    """A name may be subscribed that does not exist."""
+    name = check_name(name)
+    sql = "INSERT OR IGNORE INTO subscription VALUES (?)" if on else "DELETE FROM subscription WHERE name = ?"
+    ledger.db.execute(sql, (name,))
+    if ledger.db.changes():
+        ledger.needs_sync = True
+        ledger.note(Subscribed(ledger.next_modseq(), name, on))
