@@ -12,7 +12,6 @@ The scratch database lies in a temporary file that SQLite makes and unlinks (it 
 million messages cost disk, not memory.
 """
 
-import heapq
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,7 +29,6 @@ from mailkeep.store.blobs import (
     Damage,
     Deleted,
     Flagged,
-    Journal,
     Op,
     Placed,
     Record,
@@ -45,7 +43,7 @@ from mailkeep.store.blobs import (
     read_record,
     walk,
 )
-from mailkeep.store.schema import UID_BITS, Fate
+from mailkeep.store.schema import UID_BITS, UID_MASK, Fate
 
 Progress = Callable[[str, int, int], None]  # what, done, of how much (bytes)
 Cancelled = Callable[[], bool]
@@ -178,7 +176,6 @@ class _Claim:
 
     row: int
     last: int
-    txn: int
     named: bool  # as parent, by another journal
     at: float
     pack: int
@@ -192,21 +189,22 @@ def judge(db: apsw.Connection, *, modseq_max: int | None = None) -> int:
     """Mark the journals that did not happen, and those above `modseq_max`; returns how many were not believed."""
     db.execute("CREATE INDEX replay.journal_parent ON journal (parent)")
     db.execute("CREATE INDEX replay.journal_first ON journal (first)")
+    # The same transaction twice is a copy: a pack rewritten, the old one not yet unlinked.
+    db.execute(
+        "UPDATE replay.journal SET believed = 0 WHERE rowid NOT IN (SELECT min(rowid) FROM replay.journal GROUP BY txn)"
+    )
     if modseq_max is not None:
         db.execute("UPDATE replay.journal SET believed = 0 WHERE last > ?", (modseq_max,))
     rows = db.execute(
-        "SELECT rowid, first, last, txn, EXISTS (SELECT 1 FROM replay.journal c WHERE c.parent = j.txn), at, pack, "
+        "SELECT rowid, first, last, EXISTS (SELECT 1 FROM replay.journal c WHERE c.parent = j.txn), at, pack, "
         "offset FROM replay.journal j WHERE believed AND first > 0 ORDER BY first, last"
     )
     refused: set[int] = set()
     window: list[_Claim] = []  # claims that reach as far as the one looked at
-    for row, first, last, txn, named, at, pack, offset in rows:
-        claim = _Claim(row, last, txn, bool(named), at, pack, offset)
+    for row, first, last, named, at, pack, offset in rows:
+        claim = _Claim(row, last, bool(named), at, pack, offset)
         window = [other for other in window if other.last >= first]
-        # The same transaction twice is a copy (a pack rewritten, the old one not yet deleted): harmless, and no rival.
-        for other in window:
-            if other.txn != txn:
-                refused.add((other if claim.outranks(other) else claim).row)
+        refused.update((other if claim.outranks(other) else claim).row for other in window)
         window = [other for other in window if other.row not in refused]
         if row not in refused:
             window.append(claim)
@@ -226,14 +224,9 @@ def apply(db: apsw.Connection) -> None:
 
 def _ops(db: apsw.Connection) -> Iterator[Op]:
     """Ops of all believed journals by modseq. Transactions are serial, so journals sorted are ops sorted."""
-    last_txn: int | None = None
     rows = db.execute("SELECT payload FROM replay.journal WHERE believed AND first > 0 ORDER BY first, last, at")
     for (payload,) in rows:
-        journal: Journal = decode_journal(payload)
-        if journal.txn == last_txn:
-            continue  # a copy, see judge
-        last_txn = journal.txn
-        yield from heapq.merge(journal.ops, key=lambda op: op.modseq)
+        yield from decode_journal(payload).ops
 
 
 def _apply_op(db: apsw.Connection, op: Op) -> None:
@@ -261,14 +254,14 @@ def _apply_op(db: apsw.Connection, op: Op) -> None:
         case Removed():
             for low, high in _keys(op.mailbox, op.uids):
                 db.execute(
-                    "UPDATE replay.place SET removed = ?, removed_at = ?, fate = ? "
-                    "WHERE key BETWEEN ? AND ? AND removed IS NULL",
-                    (op.modseq, op.at, op.fate, low, high),
+                    "UPDATE replay.place SET removed = ?, removed_at = ?, fate = ?, "
+                    "origin = iif(? = ?, NULL, origin) WHERE key BETWEEN ? AND ? AND removed IS NULL",
+                    (op.modseq, op.at, op.fate, op.fate, Fate.MOVED, low, high),
                 )
         case Restored():
             for low, high in _keys(op.mailbox, op.uids):
                 db.execute(
-                    "UPDATE replay.place SET fate = ? WHERE key BETWEEN ? AND ? AND removed IS NOT NULL",
+                    "UPDATE replay.place SET fate = ?, origin = NULL WHERE key BETWEEN ? AND ? AND removed IS NOT NULL",
                     (Fate.RESTORED, low, high),
                 )
         case Created():
@@ -283,6 +276,10 @@ def _apply_op(db: apsw.Connection, op: Op) -> None:
             db.execute(
                 "UPDATE replay.mailbox SET removed = ?, removed_at = ?, modseq = ? WHERE id = ?",
                 (op.modseq, op.at, op.modseq, op.mailbox),
+            )
+            db.execute(
+                "UPDATE replay.place SET origin = NULL WHERE key BETWEEN ? AND ?",
+                (op.mailbox << UID_BITS, op.mailbox << UID_BITS | UID_MASK),
             )
         case Revived():
             db.execute(

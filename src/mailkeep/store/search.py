@@ -11,7 +11,7 @@ and a long search does not keep SQLite's log from being trimmed.
 
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from mailkeep.mail.text import Searchable, normalise, searchable
 from mailkeep.store import search_index
 from mailkeep.store.blobs import RAW, PackReader, Place, decode
 from mailkeep.store.failure import translated
+from mailkeep.store.locks import using
 from mailkeep.store.schema import UID_BITS, UID_MASK, connect
 from mailkeep.store.search_index import Entry, Texts, Where
 from mailkeep.store.search_plan import EVERY, UNKNOWN, Bounds, Plan, TextKey, compile_query, text_keys
@@ -51,7 +52,7 @@ def search(directory: Path, mailbox_id: MailboxId, query: Query, *, cancelled: C
     Call it in a thread: it reads messages. When `cancelled` says so it returns early with what it found.
     """
     found: array[int] = array("I")
-    with closing(connect(directory / "mail.db", "mail")) as db, closing(PackReader(directory / "packs")) as packs:
+    with _opened(directory) as (db, packs):
         run = _Run(db, packs, directory, mailbox_id, query)
         if cancelled is not None:
             db.set_progress_handler(cancelled, _CANCEL_STEPS)
@@ -62,6 +63,16 @@ def search(directory: Path, mailbox_id: MailboxId, query: Query, *, cancelled: C
 
 def _never() -> bool:
     return False
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[tuple[apsw.Connection, PackReader]]:
+    with (
+        using(directory),
+        closing(connect(directory / "mail.db", "mail")) as db,
+        closing(PackReader(directory / "packs")) as packs,
+    ):
+        yield db, packs
 
 
 @dataclass(slots=True)
@@ -299,7 +310,7 @@ def index_pending(directory: Path, limit: int, *, cancelled: Cancelled | None = 
 
     Call it in a thread, when mail has come in or when idle. Several processes may: one works, the others return.
     """
-    with closing(connect(directory / "mail.db", "mail")) as db, closing(PackReader(directory / "packs")) as packs:
+    with _opened(directory) as (db, packs):
         with search_index.writing(directory) as writer:
             if writer is None:
                 return 0
