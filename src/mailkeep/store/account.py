@@ -10,6 +10,7 @@ Handles (databases, packs) are opened when needed and closed when idle: a server
 import fcntl
 import os
 import threading
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from typing import Any, Final
 import apsw
 
 from mailkeep.errors import MailboxMissing, MessageMissing, NotAllowed, StoreBusy, StoreError
-from mailkeep.mail.ids import AccountId
+from mailkeep.mail.ids import AccountId, MailboxId
 from mailkeep.mail.mailbox_name import check_name
-from mailkeep.store import messages
+from mailkeep.mail.query import Query
+from mailkeep.store import messages, search
 from mailkeep.store.blobs import RAW, PackReader, PackWriter, decode
 from mailkeep.store.failure import translate, translated
 from mailkeep.store.flagsets import FlagSet, FlagSets
@@ -268,6 +270,15 @@ class Account:
                 rows = select(db, f"SELECT origin FROM message WHERE origin IN ({marks})", tuple(asked))
                 known.update(origin for (origin,) in rows)
         return known
+
+    def search(self, mailbox_id: int, query: Query, *, cancelled: Callable[[], bool] | None = None) -> "array[int]":
+        """UIDs of live messages that match, rising. In a thread: it reads messages. Cancelled: what it has so far."""
+        self._used = True
+        return search.search(self.path, MailboxId(mailbox_id), query, cancelled=cancelled)
+
+    def index_pending(self, limit: int, *, cancelled: Callable[[], bool] | None = None) -> int:
+        """Put up to `limit` emails into the search index; returns how many are left. In a thread."""
+        return search.index_pending(self.path, limit, cancelled=cancelled)
 
     # ---- header sets
 

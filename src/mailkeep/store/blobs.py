@@ -411,7 +411,8 @@ class PackWriter:
     def open(cls, packs: Path, known_end: Callable[[int], int | None]) -> "PackWriter":
         """A pack that no other process is writing and that has room, its half-written tail cut off; else a new one.
 
-        `known_end(number)` is how far the account's database knows that pack to be synced and whole.
+        `known_end(number)` is how far the account's database knows that pack to be synced and whole, None where it
+        does not know it, -1 where garbage collection has retired it.
         """
         for number in reversed(pack_numbers(packs)[-8:]):
             writer = cls._claim(packs, number, known_end)
@@ -436,7 +437,8 @@ class PackWriter:
                 os.close(fd)
                 return None
             salt = read_salt(fd)
-            end = _cut_tail(fd, known_end(number))
+            known = known_end(number)
+            end = None if known == -1 else _cut_tail(fd, known)
             if salt is None or end is None:
                 os.close(fd)
                 return None

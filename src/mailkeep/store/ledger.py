@@ -315,6 +315,8 @@ def uid_sets(uids: Sequence[int]) -> list[bytes]:
 
 
 def known_end(db: apsw.Connection, number: int) -> int | None:
-    """How far the database knows a pack to be whole."""
+    """How far the database knows a pack to be whole; -1: nothing more may go into it."""
+    if select_value(db, "SELECT 1 FROM retired WHERE pack = ?", (number,)):
+        return -1
     found: int | None = select_value(db, "SELECT end FROM pack WHERE id = ?", (number,))
     return found
