@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from mailkeep import log
+from mailkeep.log import Log
+from mailkeep.log import get as get_log
 from mailkeep.serve.auth import Authenticator
 from mailkeep.serve.tls import TlsConfig
 from mailkeep.store.offload import Offload
@@ -33,4 +34,4 @@ class Services:
     tls: TlsConfig | None = None
     local_domains: frozenset[str] = frozenset()  # besides the hostname; "*": any
     postmaster: str | None = None  # the account that gets mail for postmaster when nobody has that name
-    log: log.Log = field(default_factory=lambda: log.get("serve"))
+    log: Log = field(default_factory=lambda: get_log("serve"))
