@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from mailkeep import config as configuration
-from mailkeep.cli.output import OK, SOME_FAILED, Call, common, human_size, opened, plural, watched
-from mailkeep.errors import AccountMissing, StoreError, UsageError
+from mailkeep.cli.output import OK, SOME_FAILED, Call, Out, common, human_size, opened, plural, watched
+from mailkeep.errors import AccountMissing, MailboxMissing, StoreError, UsageError
 
 if TYPE_CHECKING:
     from mailkeep.jobs.progress import Progress
-    from mailkeep.store.accounts import AccountInfo
+    from mailkeep.store.account import AccountInfo
+    from mailkeep.store.repair import RepairReport
     from mailkeep.store.store import Store
 
 PROBLEMS_SHOWN: Final = 50
@@ -74,44 +75,67 @@ def verify(call: Call, names: tuple[str, ...]) -> int:
 
 
 @click.command(short_help="Rebuild what is lost or damaged.")
-@click.option("--user", "names", multiple=True, metavar="NAME", help="This account, sound or not. May be repeated.")
+@click.option("--user", "names", multiple=True, metavar="NAME", help="Only this account. May be given several times.")
+@click.option("--rebuild", is_flag=True, help="Make the databases anew even where nothing is wrong.")
 @common
-def repair(call: Call, names: tuple[str, ...]) -> int:
-    """Rebuild the databases of damaged accounts from their packs: mailboxes, UIDs, dates and flags.
+def repair(call: Call, names: tuple[str, ...], rebuild: bool) -> int:
+    """Check every account and mend what is wrong: its database is rebuilt from its packs.
 
-    Without --user, every account that `verify` finds a problem in is repaired. The account is shut for everybody else
-    while that lasts.
+    Mailboxes, UIDs, dates and flags come back as of the last record; what could not be brought back is listed. A
+    server must be stopped while an account is repaired.
     """
-    from mailkeep.store import check
     from mailkeep.store import repair as mending
 
-    out, done = call.out, []
-    failed = False
+    out, failed = call.out, False
+    done: list[dict[str, Any]] = []
     with opened(call.settings()) as store:
-        accounts = _accounts(store, names)
-        if accounts is None:
-            with watched(out, "Verifying", "") as progress:
-                damaged = {p.account for p in check.verify(store, progress=_listener(progress)).problems}
-            accounts = [info for info in store.directory.list() if info.name in damaged]
-        for info in accounts:
+        for info in _accounts(store, names) or store.directory.list():
             try:
                 with watched(out, f"Repairing {info.name}", "") as progress:
-                    report = mending.repair(store, info, _listener(progress))
+                    report = mending.repair(store, info, _listener(progress), rebuild=rebuild)
             except StoreError as error:
                 failed = True
                 out.warn(f"{info.name}: not repaired: {error.text}")
-                done.append({"account": info.name, "error": error.text})
+                done.append({"account": info.name, "action": "failed", "error": error.text})
                 continue
-            facts = _facts(report)
-            done.append({"account": info.name, **facts})
-            out.say(f"{info.name}: repaired. " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in _numbers(facts)))
-            for text in _texts(facts):
-                failed = True
-                out.warn(f"{info.name}: {text}")
-    if not done:
-        out.say("Nothing to repair.")
-    out.facts({"repaired": done})
+            failed = failed or report.lost_count > 0
+            done.append(
+                {
+                    "account": info.name,
+                    "action": report.action,
+                    "problems": [f"{problem.where}: {problem.text}" for problem in report.problems],
+                    "mailboxes": report.mailboxes,
+                    "messages": report.messages,
+                    "recovered": report.recovered,
+                    "lost": report.lost,
+                    "lost_count": report.lost_count,
+                    "aside": str(report.aside) if report.aside is not None else None,
+                }
+            )
+            _tell_repair(out, report)
+    out.facts({"accounts": done})
     return SOME_FAILED if failed else OK
+
+
+def _tell_repair(out: Out, report: "RepairReport") -> None:
+    if report.action == "nothing":
+        out.say(f"{report.account}: nothing to repair.")
+        return
+    found = plural(len(report.problems), "problem")
+    out.say(
+        f"{report.account}: {found} mended ({report.action}): "
+        f"{plural(report.messages, 'message')} in {plural(report.mailboxes, 'mailbox').replace('boxs', 'boxes')}."
+    )
+    if report.recovered:
+        out.say(
+            f"{report.account}: {plural(report.recovered, 'message')} of unknown place put into the mailbox Recovered."
+        )
+    if report.aside is not None:
+        out.say(f"{report.account}: the old database is kept as {report.aside}.")
+    for text in report.lost[:PROBLEMS_SHOWN]:
+        out.warn(f"{report.account}: lost: {text}")
+    if report.lost_count > PROBLEMS_SHOWN:
+        out.warn(f"… and {report.lost_count - PROBLEMS_SHOWN:,} more; --json lists them")
 
 
 @click.command(short_help="Remove what is past its time, and compress.")
@@ -141,8 +165,8 @@ def gc(call: Call, names: tuple[str, ...], retention: str | None, grace: str | N
     out.facts(facts)
     freed = report.bytes_removed - report.bytes_written
     out.say(
-        f"{plural(report.tombstones, 'expunged message')} forgotten, {plural(report.emails, 'body').replace('ys', 'ies')} "
-        f"dropped, {plural(report.packs_rewritten, 'pack')} rewritten, {human_size(max(0, freed))} freed."
+        f"{plural(report.tombstones, 'expunged message')} forgotten, {plural(report.emails, 'text')} dropped, "
+        f"{plural(report.packs_rewritten, 'pack')} rewritten, {human_size(max(0, freed))} freed."
     )
     for text in report.skipped:
         out.warn(f"skipped: {text}")
@@ -155,7 +179,7 @@ def gc(call: Call, names: tuple[str, ...], retention: str | None, grace: str | N
 @click.option("--since", metavar="TIME", help="Only what was removed since: 2h, 3d, 2026-01-20 or 2026-01-20T15:00.")
 @common
 def undelete(call: Call, name: str, mailbox: str | None, since: str | None) -> int:
-    """Bring back expunged messages whose retention is not over, into the mailboxes that they were in, as new messages."""
+    """Bring back expunged messages whose retention is not over, as new messages of the mailboxes they were in."""
     out = call.out
     moment = None if since is None else point_in_time(since)
     back: dict[str, int] = {}
@@ -163,12 +187,15 @@ def undelete(call: Call, name: str, mailbox: str | None, since: str | None) -> i
         accounts = _accounts(store, (name,))
         assert accounts is not None
         account = store.account(accounts[0].id)
-        boxes = account.mailboxes() if mailbox is None else [account.mailbox(mailbox)]
+        # Deleted mailboxes first: bringing one back may make the name that another message wants.
+        boxes = [box for box in account.removed_mailboxes() + account.mailboxes() if mailbox in (None, box.name)]
+        if not boxes:
+            raise MailboxMissing(f"{name} has and had no mailbox {mailbox}; leave out --mailbox to look into all")
         for box in boxes:
             with account.transaction() as transaction:
                 count = transaction.undelete(box.id, since=moment)
             if count:
-                back[box.name] = count
+                back[box.name] = back.get(box.name, 0) + count
     total = sum(back.values())
     out.say(f"{plural(total, 'message')} brought back." if total else "Nothing to bring back.")
     out.table(["Mailbox", "Messages"], [[box_name, count] for box_name, count in back.items()] if back else [])
@@ -199,11 +226,3 @@ def _span(option: str, text: str) -> int:
 def _facts(report: Any) -> dict[str, Any]:
     """The public fields of a report of the store."""
     return {name: getattr(report, name) for name in type(report).__slots__ if not name.startswith("_")}
-
-
-def _numbers(facts: dict[str, Any]) -> list[tuple[str, int]]:
-    return [(key, value) for key, value in facts.items() if isinstance(value, int)]
-
-
-def _texts(facts: dict[str, Any]) -> list[str]:
-    return [str(text) for value in facts.values() if isinstance(value, list) for text in value]

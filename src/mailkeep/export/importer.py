@@ -26,7 +26,10 @@ from mailkeep.jobs.job import Job
 from mailkeep.jobs.progress import Progress, Summary
 from mailkeep.mail.ids import MailboxId
 from mailkeep.mail.mailbox_name import check_name
-from mailkeep.store.store import Account, Staged, Staging, Store, Transaction
+from mailkeep.store.account import Account
+from mailkeep.store.staging import Staged, Staging
+from mailkeep.store.store import Store
+from mailkeep.store.transaction import Transaction
 
 BATCH_MESSAGES: Final = 200
 BATCH_BYTES: Final = 32 << 20
