@@ -56,7 +56,7 @@ class ImapSession:
 
     def __init__(self, conn: Connection, services: Services) -> None:
         self._conn = conn
-        self._wire = ImapServer(imap_login.limits_before(services))
+        self._wire = ImapServer(imap_login.limits_after(services))
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None  # the command that runs
         self._telling = False  # the task tells news to an idling client; no command runs
@@ -79,10 +79,10 @@ class ImapSession:
     # --- what the connection calls ---
     def data_received(self, data: bytes) -> None:
         self._wire.receive(data)
-        if self._task is not None and self._wire.buffered > BUFFERED_MAX:
-            self._conn.pause_reading()
         if not self._again:
             self._pump()
+        if self._wire.buffered > BUFFERED_MAX and (self._again or self._task is not None):
+            self._conn.pause_reading()
 
     def eof_received(self) -> None:
         self._ended = True
@@ -127,6 +127,8 @@ class ImapSession:
                 self._again = True
                 self._loop.call_soon(self._pump)
                 break
+        if self._wire.buffered <= BUFFERED_MAX:
+            self._conn.resume_reading()
         self._flush()
 
     def _other(self, event: imap_server.Event) -> None:
@@ -366,7 +368,6 @@ class ImapSession:
             self._conn.abort()
             return
         if self._task is None:
-            self._conn.resume_reading()
             if not self._again:
                 self._pump()
             if self._idle is not None:

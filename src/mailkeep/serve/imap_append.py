@@ -32,8 +32,8 @@ class Incoming:
         self._flags = frozenset(canonical(name) for name in command.flags if name.lower() != RECENT.lower())
         if command.size > peer.services.limits.message_size_max:
             raise LimitReached("Message is too large")
-        usage = peer.account.usage()
-        if usage.quota is not None and usage.bytes + command.size > usage.quota:
+        quota = peer.account.quota()
+        if quota is not None and peer.account.usage().bytes + command.size > quota:
             raise OverQuota("Quota exceeded")
         self._staging = peer.services.store.stage()
         self._error: MailkeepError | None = None

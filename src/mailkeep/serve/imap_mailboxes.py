@@ -35,7 +35,7 @@ async def create(peer: Peer, command: Create) -> Reply:
         by=peer.view,
     )
     if name != asked and asked.upper() != "INBOX":  # RFC 9051 section 6.3.4: say what became of it
-        peer.write(imap_response.list_line((), name, utf8=_utf8(peer), oldname=asked))
+        peer.write(imap_response.list_line(("\\Subscribed",), name, utf8=_utf8(peer), oldname=asked))
     return ok(b"CREATE completed", b"MAILBOXID (%b)" % mailbox_objectid(made.id).encode("ascii"))
 
 

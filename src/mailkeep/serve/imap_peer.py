@@ -132,6 +132,8 @@ class Peer:
                 await work
             except MailkeepError as error:
                 _log.warning("background work failed", reason=error.text)
+            except RuntimeError:  # the writer has been closed: the server stops, and nobody is left to care
+                _log.debug("background work dropped")
 
         task = asyncio.get_running_loop().create_task(run())
         self._background.add(task)

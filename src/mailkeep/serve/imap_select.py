@@ -35,23 +35,27 @@ def select(peer: Peer, command: Select) -> Result:
         peer.enabled.condstore = True
     mailbox = peer.mailbox(command.mailbox)
     recent = (mailbox.recent_from, mailbox.uidnext)
-    if peer.enabled.rev2 or recent[0] >= recent[1] or command.read_only:
-        return _open(peer, command, mailbox, recent)
-    return _claim_and_open(peer, command, mailbox)
+    claims = recent[0] < recent[1] and not command.read_only and not peer.enabled.rev2
+    if peer.account.loaded(mailbox.id) and not claims:
+        return _open(peer, command, mailbox, index=peer.account.index(mailbox.id), recent=recent)
+    return _prepare_and_open(peer, command, mailbox, claims=claims)
 
 
-async def _claim_and_open(peer: Peer, command: Select, mailbox: Mailbox) -> Reply:
-    """Messages are \\Recent for the first session that hears of them: a write, but only if there are any."""
-    recent = await peer.services.offload.write(
-        peer.account, lambda transaction: transaction.claim_recent(mailbox.id), durable=False
-    )
-    reply: Reply = await peer.stream(_open(peer, command, mailbox, recent))
+async def _prepare_and_open(peer: Peer, command: Select, mailbox: Mailbox, *, claims: bool) -> Reply:
+    """Load the index in a thread. Messages are \\Recent for the first session that hears of them: a write, if any."""
+    offload, account = peer.services.offload, peer.account
+    recent = (mailbox.recent_from, mailbox.uidnext)
+    if claims:
+        recent = await offload.write(account, lambda transaction: transaction.claim_recent(mailbox.id), durable=False)
+    index = await offload.index(account, mailbox.id)
+    reply: Reply = await peer.stream(_open(peer, command, mailbox, index=index, recent=recent))
     return reply
 
 
-def _open(peer: Peer, command: Select, mailbox: Mailbox, recent: tuple[int, int]) -> Generator[bytes, None, Reply]:
+def _open(
+    peer: Peer, command: Select, mailbox: Mailbox, *, index: MailboxIndex, recent: tuple[int, int]
+) -> Generator[bytes, None, Reply]:
     account = peer.account
-    index = account.index(mailbox.id)
     view = View(index, account.flagset, peer.enabled, read_only=command.read_only)
     if recent[0] < recent[1] and not peer.enabled.rev2:
         view.recent.append(recent)

@@ -113,7 +113,7 @@ class View:
                 spans.append((low, min(high, self.count)))
         return spans
 
-    def uids_in(self, spans: Sequence[Span]) -> array[int]:
+    def uids_in(self, spans: Sequence[Span]) -> "array[int]":
         """The UIDs at these positions, in order."""
         if len(spans) == 1:
             start, stop = spans[0]
