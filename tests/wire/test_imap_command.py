@@ -239,6 +239,7 @@ LENIENT: list[tuple[bytes, Command]] = [
     (b"LIST \"\" inbox", c.List("LIST", "", ("INBOX",))),
     (b'LIST "" "a & b*"', c.List("LIST", "", ("a & b*",))),
     (b'LIST "" &U,BTFw-%', c.List("LIST", "", ("台北%",))),
+    (b'LIST (SUBSCRIBED)"" %', c.List("LIST", "", ("%",), extended=True, select=frozenset(("SUBSCRIBED",)))),
     (b'LIST () "" *', c.List("LIST", "", ("*",), extended=True)),
     (b'LIST "" * RETURN ()', c.List("LIST", "", ("*",), extended=True)),
     (b'list (special-use) "" *', c.List("LIST", "", ("*",), extended=True, select=frozenset(("SPECIAL-USE",)))),

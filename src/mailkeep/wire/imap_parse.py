@@ -275,7 +275,7 @@ def _list(cursor: Cursor) -> Command:
         # RECURSIVEMATCH needs a criterion to recurse for (section 3.1)
         if not select <= _LIST_SELECT or ("RECURSIVEMATCH" in select and select <= {"RECURSIVEMATCH", "REMOTE"}):
             raise ProtocolError("Bad list selection options")
-        cursor.space()
+        cursor.skip_spaces()  # RFC 5819 section 4 itself has an example without a space
     reference = cursor.pattern()
     cursor.space()
     patterns = [] if cursor.peek() == b"(" else [cursor.pattern()]

@@ -203,7 +203,10 @@ class ImapServer:
         bad, self._after_skip = self._after_skip, None
         if frame.reason is None:
             return bad
-        tag = self._append.tag if self._append is not None else read_tag(frame.head)
+        # Of a long line there is but the beginning; without a space it is no tag.
+        tag = read_tag(frame.head) if b" " in frame.head else None
+        if self._append is not None:
+            tag = self._append.tag
         self._append = None
         return Bad(tag, frame.reason)
 
