@@ -8,13 +8,12 @@ import asyncio
 from collections.abc import Sequence
 
 from mailkeep.delivery.route import Recipient
-from mailkeep.errors import MailboxMissing, MailkeepError, OverQuota
-from mailkeep.mail.ids import MailboxId
-from mailkeep.store.messages import Account, Transaction
+from mailkeep.errors import MailboxMissing, MailkeepError, NotAllowed, OverQuota
+from mailkeep.store.mailboxes import INBOX, Mailbox
 from mailkeep.store.offload import Offload
-from mailkeep.store.store import Staged, Store
-
-INBOX = "INBOX"
+from mailkeep.store.staging import Staged
+from mailkeep.store.store import Store
+from mailkeep.store.transaction import Transaction
 
 
 def check_room(store: Store, recipient: Recipient, size: int | None) -> None:
@@ -65,15 +64,12 @@ async def deliver(
 async def _place(
     staged: Staged, recipient: Recipient, *, store: Store, offload: Offload, internaldate: int
 ) -> MailkeepError | None:
+    def work(transaction: Transaction) -> None:
+        mailbox = _find_mailbox(transaction, recipient.detail)
+        transaction.append(mailbox.id, staged, internaldate=internaldate)
+
     try:
-        account = store.account(recipient.account.id)
-        mailbox = find_mailbox(account, recipient.detail)
-        try:
-            await _append(offload, account, mailbox, staged=staged, internaldate=internaldate)
-        except MailboxMissing:
-            # Deleted between the look and the write. INBOX cannot be.
-            mailbox = account.mailbox(INBOX).id
-            await _append(offload, account, mailbox, staged=staged, internaldate=internaldate)
+        await offload.write(store.account(recipient.account.id), work)
     except OverQuota:
         quota = recipient.account.quota
         return never_fits() if quota is not None and staged.size > quota else full_now()
@@ -82,21 +78,14 @@ async def _place(
     return None
 
 
-async def _append(offload: Offload, account: Account, mailbox: MailboxId, *, staged: Staged, internaldate: int) -> None:
-    def work(transaction: Transaction) -> None:
-        transaction.append(mailbox, staged, internaldate=internaldate)
-
-    await offload.write(account, work)
-
-
-def find_mailbox(account: Account, detail: str | None) -> MailboxId:
+def _find_mailbox(transaction: Transaction, detail: str | None) -> Mailbox:
     """The mailbox that `detail` names, as spelled or without regard to case; else INBOX."""
     if detail is not None:
         try:
-            return account.mailbox(detail).id
-        except MailkeepError:  # missing, or no possible name
+            return transaction.mailbox(detail)
+        except (MailboxMissing, NotAllowed):  # missing, or no possible name
             folded = detail.casefold()
-            alike = [mailbox.id for mailbox in account.mailboxes() if mailbox.name.casefold() == folded]
+            alike = [mailbox for mailbox in transaction.mailboxes() if mailbox.name.casefold() == folded]
             if len(alike) == 1:
                 return alike[0]
-    return account.mailbox(INBOX).id
+    return transaction.mailbox(INBOX)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from mailkeep.errors import AccountMissing
-from mailkeep.store.accounts import AccountInfo, Directory
+from mailkeep.store.account import AccountInfo
+from mailkeep.store.accounts import Directory
 
 ANY_DOMAIN: Final = "*"
 _DELIMITER: Final = "+"

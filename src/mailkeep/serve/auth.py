@@ -29,7 +29,7 @@ import msgspec
 from mailkeep import log
 from mailkeep.errors import BadCredentials, LoginThrottled, NotAllowed, ProtocolError, TlsRequired
 from mailkeep.serve.transport import Connection, peer_key
-from mailkeep.store.accounts import AccountInfo
+from mailkeep.store.account import AccountInfo
 from mailkeep.store.store import Store
 from mailkeep.wire import sasl
 from mailkeep.wire.sasl import Challenge

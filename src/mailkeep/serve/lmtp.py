@@ -25,7 +25,7 @@ from mailkeep.errors import (
 )
 from mailkeep.serve.services import Services
 from mailkeep.serve.transport import Connection
-from mailkeep.store.store import Staging
+from mailkeep.store.staging import Staging
 from mailkeep.wire import smtp
 from mailkeep.wire.smtp import Reply
 

@@ -12,12 +12,10 @@ an -ERR there, and with it every client that lacks the extension stuck on its fi
 """
 
 import asyncio
-import fcntl
-import os
+import contextlib
 from array import array
 from base64 import b64encode
 from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
 from typing import Final, assert_never
 
 from mailkeep import __version__, log
@@ -30,17 +28,16 @@ from mailkeep.errors import (
     MessageMissing,
     NotAllowed,
     ProtocolError,
+    StoreBusy,
     StoreCorrupt,
-    StoreFull,
-    StoreReadOnly,
     TlsRequired,
 )
 from mailkeep.mail.ids import EmailId
 from mailkeep.serve.auth import Exchange, Secret, Success
 from mailkeep.serve.services import Services
 from mailkeep.serve.transport import Connection
-from mailkeep.store.account import Account
-from mailkeep.store.accounts import AccountInfo
+from mailkeep.store.account import Account, AccountInfo
+from mailkeep.store.offload import Offload
 from mailkeep.store.transaction import Transaction
 from mailkeep.wire import pop3
 from mailkeep.wire.pop3 import Command, err, ok
@@ -82,7 +79,7 @@ def pop3_session(conn: Connection, services: Services) -> "Pop3Session":
 class Maildrop:
     """INBOX as it was at log-in. Numbers count from 1; positions in the arrays from 0."""
 
-    __slots__ = ("account", "deleted", "emails", "lock", "mailbox_id", "sizes", "uids", "uidvalidity")
+    __slots__ = ("_lock", "account", "deleted", "emails", "locked", "mailbox_id", "sizes", "uids", "uidvalidity")
 
     def __init__(self, account: Account, mailbox_id: int, uidvalidity: int) -> None:
         self.account = account
@@ -92,13 +89,14 @@ class Maildrop:
         self.emails: array[int] = array("Q")
         self.sizes: array[int] = array("Q")
         self.deleted: set[int] = set()  # positions
-        self.lock: int | None = None  # descriptor
+        self.locked = False
+        self._lock = contextlib.ExitStack()
 
     @classmethod
-    async def open(cls, account: Account) -> "Maildrop":
+    async def open(cls, account: Account, offload: Offload) -> "Maildrop":
         inbox = account.mailbox("INBOX")
         drop = cls(account, inbox.id, inbox.uidvalidity)
-        index = account.index(inbox.id)
+        index = await offload.index(account, inbox.id)
         uids = index.uids[:]
         account.release(index)
         for start in range(0, len(uids), ROWS):
@@ -123,39 +121,19 @@ class Maildrop:
     def uidl(self, position: int) -> str:
         return f"{self.uidvalidity:08x}{self.uids[position]:08x}"
 
-    def take_lock(self) -> bool:
-        """False when another session, here or in another process, deletes."""
-        if self.lock is not None:
-            return True
-        path = Path(self.account.path) / "pop3.lock"
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _lock_failed(error) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            return False
-        self.lock = descriptor
-        return True
+    def take_lock(self) -> None:
+        """Raises StoreBusy when another session, here or in another process, deletes."""
+        if not self.locked:
+            self._lock.enter_context(self.account.pop_lock())
+            self.locked = True
 
     def drop_lock(self) -> None:
-        if self.lock is not None:
-            os.close(self.lock)
-            self.lock = None
+        self._lock.close()
+        self.locked = False
 
     def expunge(self, transaction: Transaction) -> None:
         uids = sorted(self.uids[position] for position in self.deleted)
         transaction.expunge(self.mailbox_id, uids, only_deleted=False)
-
-
-def _lock_failed(error: OSError) -> MailkeepError:
-    import errno
-
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StoreFull("No space left in the store")
-    return StoreReadOnly("The store cannot be written")
 
 
 class Pop3Session:
@@ -402,7 +380,7 @@ class Pop3Session:
         services.auth.enter(account)
         self._account = account
         try:
-            drop = await Maildrop.open(services.store.account(account.id))
+            drop = await Maildrop.open(services.store.account(account.id), services.offload)
         except BaseException:
             # connection_lost may have left already
             if self._account is not None:
@@ -515,7 +493,9 @@ class Pop3Session:
     def _dele(self, command: Command) -> None:
         drop = self._open_drop()
         position = drop.position(command.numbers[0])
-        if not drop.take_lock():
+        try:
+            drop.take_lock()
+        except StoreBusy:
             self._conn.write(err("Another session is deleting", "IN-USE"))
             return
         drop.deleted.add(position)
