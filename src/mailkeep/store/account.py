@@ -80,6 +80,7 @@ class Account:
         self._indexes: dict[int, MailboxIndex] = {}
         self._seen_modseq = -1
         self._used = True
+        self._closed = False
 
         self._reading = threading.RLock()  # around `_reader`, `_packs` and `_inflated`
         self._lock_fd = -1
@@ -111,6 +112,8 @@ class Account:
     def _hold(self) -> None:
         """Share the account's lock: `repair` takes it alone, and so never while somebody has the account open."""
         with self._reading:
+            if self._closed:
+                raise StoreError("The mail store is closed")
             if self._lock_fd >= 0:
                 return
             with translated():
@@ -135,6 +138,11 @@ class Account:
                 yield self._reader
 
     def close(self) -> None:
+        """Close all handles, for good."""
+        self._closed = True
+        self.rest()
+
+    def rest(self) -> None:
         """Close all handles. They open again when needed; indexes stay."""
         with self.write_lock, self._reading:
             self._close()
@@ -164,7 +172,7 @@ class Account:
             return
         self._indexes.clear()
         if self._reader is not None or self._writer is not None:
-            self._around.in_background(self.close)
+            self._around.in_background(self.rest)
 
     # ---- mailboxes
 

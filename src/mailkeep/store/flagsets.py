@@ -67,7 +67,7 @@ class FlagSets:
     def __init__(self) -> None:
         self._by_id: dict[int, FlagSet] = {}
         self._by_flags: dict[Flags, FlagSet] = {}
-        self._spellings: dict[str, str] = {}
+        self._spellings: dict[str, str] = {}  # of keywords, by their lower case
         self._last = 0  # every id up to here is known
 
     def get(self, id: int) -> FlagSet | None:
@@ -90,7 +90,7 @@ class FlagSets:
         found = make_flagset(id, tuple(names.split()))
         self._by_id[id] = found
         self._by_flags[found.flags] = found
-        for name in found.names:
+        for name in found.flags.difference(SYSTEM_FLAGS):
             self._spellings.setdefault(name.lower(), name)
         return found
 
@@ -110,8 +110,8 @@ class FlagSets:
         if found is not None:
             return found, False
         names = " ".join(sort_names(flags))
-        fresh = {name.lower() for name in flags if name.lower() not in self._spellings}
-        if fresh and len(self._spellings) - len(SYSTEM_FLAGS) + len(fresh) > KEYWORDS_MAX:
+        fresh = {name.lower() for name in flags.difference(SYSTEM_FLAGS)}.difference(self._spellings)
+        if fresh and len(self._spellings) + len(fresh) > KEYWORDS_MAX:
             raise LimitReached("Too many keywords in the account")
         id = self._last + 1
         db.execute("INSERT INTO flagset VALUES (?, ?)", (id, names))
@@ -139,4 +139,4 @@ class FlagSets:
             del self._spellings[folded]
 
     def keywords(self) -> list[str]:
-        return sorted(name for name in list(self._spellings.values()) if not name.startswith("\\"))
+        return sorted(self._spellings.values())

@@ -156,6 +156,8 @@ class Ledger:
                 self._boxes.pop(id, None)
             else:
                 self._boxes[id] = box
+        for kept in self._boxes.values():
+            kept.dirty = True  # what this part wrote of others' changes was rolled back with it
         self._usage = None
         if self._writer is not None:
             self._writer.rollback(self._writer_start if mark.pack_end is None else mark.pack_end)
