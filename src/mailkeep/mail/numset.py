@@ -21,14 +21,14 @@ _ITEM = _NUMBER + rb"(?::" + _NUMBER + rb")?+"
 _SET = re.compile(_ITEM + rb"(?:," + _ITEM + rb")*+")
 
 
-def _number(text: bytes) -> int:
-    return STAR if text == b"*" else _in_range(int(text))
-
-
 def _in_range(value: int) -> int:
     if value >= STAR:
         raise ProtocolError("Number too large in set")
     return value
+
+
+def _number(text: bytes) -> int:
+    return STAR if text == b"*" else _in_range(int(text))
 
 
 def _merge(ranges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
@@ -67,10 +67,24 @@ class NumSet:
         items = text.split(b",")
         if len(items) > RANGES_MAX:
             raise ProtocolError("Too many ranges in set")
-        if b":" not in text and b"*" not in text:
+        if b"*" in text:
+            return cls._parse_starred(items)
+        if b":" not in text:
             numbers = sorted(map(int, items))
             _in_range(numbers[-1])
-            return cls(_merge(list(_runs(numbers))))
+            return cls(_runs(numbers))
+        ranges: list[tuple[int, int]] = []
+        for item in items:
+            first, colon, second = item.partition(b":")
+            low = int(first)
+            high = int(second) if colon else low
+            ranges.append((low, high) if low <= high else (high, low))
+        merged = _merge(ranges)
+        _in_range(merged[-1][1])
+        return cls(merged)
+
+    @classmethod
+    def _parse_starred(cls, items: list[bytes]) -> "NumSet":
         ranges: list[tuple[int, int]] = []
         stars: list[int] = []
         for item in items:
@@ -88,7 +102,7 @@ class NumSet:
     @classmethod
     def of(cls, numbers: Iterable[int]) -> "NumSet":
         """The set of these numbers."""
-        return cls(_merge(list(_runs(sorted(numbers)))))
+        return cls(_runs(sorted(numbers)))
 
     def resolve(self, largest: int) -> "NumSet":
         """The set with the star replaced by `largest` (0 when the mailbox is empty: the star then means nothing)."""
@@ -118,9 +132,11 @@ class NumSet:
 
     def slices(self, numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Index ranges [start, stop) of the sorted sequence `numbers` that lie in this resolved set, in order."""
+        stop = 0
         for low, high in self.ranges:
-            start = bisect_left(numbers, low)
-            stop = bisect_right(numbers, high, start)
+            start = bisect_left(numbers, low, stop)
+            # Numbers are distinct: a range of n holds at most n of them, so the second look is a short one.
+            stop = bisect_right(numbers, high, start, min(start + high - low + 1, len(numbers)))
             if start < stop:
                 yield start, stop
 
@@ -131,19 +147,32 @@ class NumSet:
         return b",".join(parts)
 
 
-def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    start = last = None
+def _runs(numbers: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Sorted numbers, some perhaps twice, as ranges."""
+    if not numbers:
+        return ()
+    ranges = []
+    start = last = numbers[0]
     for number in numbers:
-        if last is not None and number == last + 1:
-            last = number
-            continue
-        if start is not None and last is not None:
-            yield start, last
-        start = last = number
-    if start is not None and last is not None:
-        yield start, last
+        if number - last > 1:
+            ranges.append((start, last))
+            start = number
+        last = number
+    ranges.append((start, last))
+    return tuple(ranges)
 
 
 def encode(numbers: Iterable[int]) -> bytes:
     """Numbers in the given order as a compact set: runs that rise by one become ranges, order is kept."""
-    return b",".join(b"%d" % low if low == high else b"%d:%d" % (low, high) for low, high in _runs(numbers))
+    parts: list[str] = []
+    start = last = -1
+    for number in numbers:
+        if number == last + 1 and start >= 0:
+            last = number
+            continue
+        if start >= 0:
+            parts.append(str(start) if start == last else f"{start}:{last}")
+        start = last = number
+    if start >= 0:
+        parts.append(str(start) if start == last else f"{start}:{last}")
+    return ",".join(parts).encode("ascii")
