@@ -23,7 +23,6 @@ from mailkeep.errors import StoreError
 from mailkeep.mail.flags import DELETED, SEEN
 from mailkeep.store import replay
 from mailkeep.store.account import AccountInfo
-from mailkeep.store.blobs import PACK_HEAD_SIZE
 from mailkeep.store.failure import translate
 from mailkeep.store.locks import IN_COLLECTION, locked, using
 from mailkeep.store.replay import Gathered
@@ -154,8 +153,7 @@ class _Check:
     def _packs(self, db: apsw.Connection, gathered: Gathered) -> None:
         ends = dict(db.execute("SELECT id, end FROM pack"))
         for damage in gathered.damages:
-            known_end = ends.get(damage.pack, PACK_HEAD_SIZE)
-            if damage.offset >= known_end or (damage.offset == 0 and damage.pack not in ends):
+            if damage.tail and damage.offset >= ends.get(damage.pack, 0):
                 self.report.count("unfinished tails")
                 continue
             where = f"packs/{damage.pack}.pack at {damage.offset}"

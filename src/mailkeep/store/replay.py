@@ -14,7 +14,7 @@ million messages cost disk, not memory.
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -113,8 +113,9 @@ def gather(
             result.missing.append(number)
             continue
         try:
-            before = result.bytes
+            before, last_end = result.bytes, 0
             for found in walk(fd, verify=False):
+                last_end = found.end
                 if isinstance(found, Damage):
                     result.damages.append(PackDamage(number, found.offset, found.end, found.tail, "no record"))
                 else:
@@ -126,6 +127,8 @@ def gather(
                         progress("packs", told, total)
                     if cancelled is not None and cancelled():
                         return result
+            if result.damages and (result.damages[-1].pack, result.damages[-1].end) == (number, last_end):
+                result.damages[-1] = replace(result.damages[-1], tail=True)
         finally:
             os.close(fd)
     if progress is not None:

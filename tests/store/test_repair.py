@@ -1,0 +1,284 @@
+"""Repair brings back from the packs what a client saw, and says what it cannot."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from mailkeep.errors import StoreBusy
+from mailkeep.mail.query import Body
+from mailkeep.store import search
+from mailkeep.store.account import Account
+from mailkeep.store.blobs import (
+    BLOB,
+    JOURNAL,
+    Journal,
+    PackWriter,
+    Placed,
+    encode_journal,
+    pack_numbers,
+    pack_path,
+)
+from mailkeep.store.repair import RECOVERED, repair
+from mailkeep.store.staging import Staged
+from mailkeep.store.store import Store
+from tests.messages import numbered
+from tests.store.mail import live, look, make_store, problems, see
+from tests.store.test_verify import first_blob, flip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store, account = make_store(tmp_path)
+    live(account, rounds=60)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def account(store: Store) -> Account:
+    return store.account("ann")
+
+
+def lose_database(account: Account) -> None:
+    account.close()
+    for name in ("mail.db", "mail.db-wal", "mail.db-shm"):
+        (account.path / name).unlink(missing_ok=True)
+
+
+def execute(account: Account, sql: str) -> None:
+    account.close()
+    db = apsw.Connection(str(account.path / "mail.db"))
+    db.execute(sql)
+    db.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_lost_database_comes_back_whole(tmp_path: Path, seed: int) -> None:
+    store, account = make_store(tmp_path)
+    live(account, rounds=120, seed=seed)
+    before = look(account)
+    origins = [b"o%d-%d" % (number, extra) for number in range(120) for extra in range(3)]
+    known = account.known_origins(origins)
+    lose_database(account)
+    report = repair(store, account.info)
+    assert (report.action, report.lost, report.recovered) == ("rebuilt", [], 0)
+    store.close()
+    store = Store.open(tmp_path)
+    account = store.account("ann")
+    assert look(account) == before
+    assert account.known_origins(origins) == known
+    assert problems(store) == []
+    # Life goes on, and what was given before is not given again.
+    live(account, rounds=20, seed=seed + 100)
+    assert problems(store) == []
+    lose_database(account)
+    repair(store, account.info)
+    assert problems(store) == []
+    store.close()
+
+
+def test_modseqs_go_on_above_what_clients_know(store: Store, account: Account) -> None:
+    highest = max(box.highestmodseq for box in account.mailboxes())
+    lose_database(account)
+    repair(store, account.info)
+    with account.transaction() as tx:
+        assert tx.append(1, Staged.of(numbered(1))).modseq > highest
+
+
+def test_tombstones_can_still_be_undeleted(store: Store, account: Account) -> None:
+    with account.transaction() as tx:
+        uid = tx.append(1, Staged.of(numbered(777_777))).uid
+    with account.transaction() as tx:
+        tx.expunge(1, [uid], only_deleted=False)
+    lose_database(account)
+    repair(store, account.info)
+    before = account.mailbox("INBOX").messages
+    with account.transaction() as tx:
+        assert tx.undelete(1, since=None) >= 1
+    assert account.mailbox("INBOX").messages > before
+    assert problems(store) == []
+
+
+def test_a_sound_account_is_left_alone(store: Store, account: Account) -> None:
+    account.close()
+    report = repair(store, account.info)
+    assert (report.action, report.problems) == ("nothing", [])
+
+
+def test_counters_are_set_right_in_place(store: Store, account: Account) -> None:
+    before = see(store)
+    execute(account, "UPDATE mailbox SET messages = 99, size = 1, checksum = 2, unseen = 3, deleted = 4")
+    report = repair(store, account.info)
+    assert report.action == "counters"
+    assert report.aside is None
+    assert see(store) == before
+    assert problems(store) == []
+
+
+def test_the_broken_database_is_kept(store: Store, account: Account) -> None:
+    account.close()
+    (account.path / "mail.db").write_bytes(b"no database" * 999)
+    report = repair(store, account.info)
+    assert report.aside is not None
+    assert report.aside.read_bytes() == b"no database" * 999
+    assert problems(store) == []
+
+
+def test_refuses_while_somebody_has_the_account_open(store: Store, account: Account) -> None:
+    account.mailboxes()
+    with pytest.raises(StoreBusy):
+        repair(store, account.info)
+
+
+def test_damaged_bytes_are_named_and_the_rest_comes_back(store: Store, account: Account) -> None:
+    before = see(store)
+    pack, offset = first_blob(account)
+    flip(pack_path(account.packs, pack), offset + 20)
+    report = repair(store, account.info)
+    assert report.action == "nothing"  # a new database would not help
+    assert len(report.lost) == 2
+    lose_database(account)
+    report = repair(store, account.info)
+    assert report.action == "rebuilt"
+    assert any("UID" in line for line in report.lost)
+    after = see(store)
+    missing = before.messages.keys() - after.messages.keys()
+    assert 1 <= len(missing) == report.lost_count - 1
+    assert all(after.messages[key] == before.messages[key] for key in after.messages)
+    assert problems(store) != []  # the damaged record is still there, but …
+    assert {problem.kind for problem in problems(store)} == {"pack"}
+
+
+def test_bytes_without_a_journal_go_to_recovered(store: Store, account: Account) -> None:
+    lose_database(account)
+    staged = Staged.of(numbered(123_456))
+    writer = PackWriter.create(account.packs)
+    writer.add(BLOB, staged.data(), staged.sha256)
+    writer.flush(sync=True)
+    writer.close()
+    report = repair(store, account.info)
+    assert report.recovered == 1
+    seen = see(store)
+    assert [value[-1] for (name, _), value in seen.messages.items() if name == RECOVERED] == [numbered(123_456)]
+    assert RECOVERED in account.subscriptions()
+    assert problems(store) == []
+    lose_database(account)
+    assert repair(store, account.info).recovered == 0  # it is in the journal now
+    assert see(store) == seen
+
+
+def test_a_lost_pack_with_the_beginning(store: Store, account: Account) -> None:
+    """The journals that made the mailboxes are gone; what lies in other packs comes back, UIDs kept."""
+    account.close()
+    number = pack_numbers(account.packs)[-1]
+    writer = PackWriter.create(account.packs)  # so that the next transaction begins another pack
+    other = writer.number
+    writer.close()
+    lock = os.open(pack_path(account.packs, number), os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with account.transaction() as tx:
+        uid = tx.append(1, Staged.of(numbered(55_555))).uid
+    account.close()
+    os.close(lock)
+    assert other in pack_numbers(account.packs)
+    pack_path(account.packs, number).unlink()
+    lose_database(account)
+    report = repair(store, account.info)
+    assert any("name is not known" in line for line in report.lost)
+    assert [(key[1], value[-1]) for key, value in see(store).messages.items()] == [(uid, numbered(55_555))]
+    assert account.mailbox("INBOX").messages == 0
+    assert problems(store) == []
+
+
+def forge(account: Account, journal: Journal, *data: bytes) -> None:
+    """A transaction's records in a pack, without its rows."""
+    writer = PackWriter.create(account.packs)
+    for each in data:
+        staged = Staged.of(each)
+        writer.add(BLOB, each, staged.sha256)
+    payload = encode_journal(journal)
+    writer.add(JOURNAL, payload, Staged.of(payload).sha256)
+    writer.flush(sync=True)
+    writer.close()
+
+
+def state(account: Account) -> tuple[int, int]:
+    account.close()
+    db = apsw.Connection(str(account.path / "mail.db"))
+    row = next(iter(db.execute("SELECT modseq, txn FROM state")))
+    db.close()
+    return row
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_a_transaction_that_never_committed_takes_no_acknowledged_uid(
+    store: Store, account: Account, followed: bool
+) -> None:
+    """Killed between sync and commit; its modseq and UID were given again, and that one was acknowledged."""
+    modseq, txn = state(account)
+    uidnext = account.mailbox("INBOX").uidnext
+    ghost = numbered(31_337)
+    account.close()
+    op = Placed(modseq + 1, 1, uidnext, Staged.of(ghost).sha256, 1, 1, [], None)
+    forge(account, Journal(424_242, txn, time.time() - 60, [op]), ghost)
+    with account.transaction() as tx:
+        kept = tx.append(1, Staged.of(numbered(42)))
+    assert (kept.uid, kept.modseq) == (uidnext, modseq + 1)
+    if followed:
+        with account.transaction() as tx:
+            tx.append(1, Staged.of(numbered(43)))
+    assert problems(store) == []
+    lose_database(account)
+    repair(store, account.info)
+    messages = see(store).messages
+    assert messages["INBOX", uidnext][-1] == numbered(42)
+    # What nobody was promised may come back, beside the others.
+    assert [value[-1] for (name, _), value in messages.items() if name == RECOVERED] == [ghost]
+
+
+def test_a_uid_that_a_dead_journal_names_is_not_given_again(store: Store, account: Account) -> None:
+    modseq, txn = state(account)
+    ghost = numbered(31_338)
+    account.close()
+    op = Placed(modseq + 1, 1, 5000, Staged.of(ghost).sha256, 1, 1, [], None)
+    forge(account, Journal(424_243, txn, time.time() - 60, [op]), ghost)
+    with account.transaction() as tx:
+        tx.append(1, Staged.of(numbered(44)))
+    lose_database(account)
+    repair(store, account.info)
+    assert account.mailbox("INBOX").uidnext > 5000
+
+
+@pytest.mark.parametrize("step", ["built", "set aside"])
+def test_killed_on_the_way_it_is_run_again(store: Store, account: Account, step: str) -> None:
+    before = see(store)
+    account.close()
+    (account.path / "mail.db").write_bytes(b"no database" * 999)
+
+    def die(what: str, done: int, total: int) -> None:
+        if what == step:
+            os._exit(9)
+
+    child = os.fork()
+    if child == 0:
+        repair(store, account.info, die)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert repair(store, account.info).action == "rebuilt"
+    assert see(store) == before
+    assert problems(store) == []
+
+
+def test_search_starts_anew_after_a_repair(store: Store, account: Account) -> None:
+    while search.index_pending(account.path, 1000):
+        pass
+    wanted = list(search.search(account.path, account.mailbox("INBOX").id, Body("message")))
+    assert wanted
+    lose_database(account)
+    repair(store, account.info)
+    assert list(search.search(account.path, account.mailbox("INBOX").id, Body("message"))) == wanted
