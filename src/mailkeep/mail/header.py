@@ -39,15 +39,24 @@ def header_end(data: Buffer, start: int = 0, end: int | None = None) -> int:
     return stop if match is None else match.end()
 
 
+def iter_lines(header: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Each unfolded line of a header block as (name or whole text, rest from its colon on, all as written).
+
+    The rest is empty when there is no colon. Stops at the blank line.
+    """
+    for match in FIELD.finditer(header):
+        name, rest = match.groups()
+        if name in (b"", b"\r") and not rest:
+            return
+        yield name, rest, match[0]
+
+
 def iter_fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Each field as (name as written, value as written with its folds but without the last line ending).
 
     Stops at the blank line. Lines without a colon are skipped.
     """
-    for match in FIELD.finditer(header):
-        name, rest = match.groups()
-        if name in (b"", b"\r") and not rest.startswith(b":"):
-            break
+    for name, rest, _ in iter_lines(header):
         if rest.startswith(b":"):
             yield name.rstrip(b" \t"), rest[1:].removesuffix(b"\r")
 
@@ -73,12 +82,9 @@ def select_fields(header: bytes, names: frozenset[bytes], *, exclude: bool = Fal
 
 
 def _fields_but(header: bytes, names: frozenset[bytes]) -> Iterator[bytes]:
-    for match in FIELD.finditer(header):
-        name, rest = match.groups()
-        if name in (b"", b"\r") and not rest.startswith(b":"):
-            return
-        if name.rstrip(b" \t\r").lower() not in names:
-            yield match[0]
+    for name, rest, written in iter_lines(header):
+        if not rest.startswith(b":") or name.rstrip(b" \t").lower() not in names:
+            yield written
 
 
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from selectolax.lexbor import LexborHTMLParser
 
-from mailkeep.mail.header import HEADER_MAX, Buffer, decode_charset, decode_words, iter_fields
+from mailkeep.mail.header import HEADER_MAX, Buffer, decode_charset, decode_words, iter_lines
 from mailkeep.mail.mime import Params, Part, scan
 from mailkeep.mail.structure import decode_transfer, part_charset
 
@@ -84,8 +84,14 @@ def _is_hostile(markup: str) -> bool:
 
 
 def header_text(header: bytes) -> str:
-    """A header block's fields, decoded, one a line."""
-    return "\n".join([f"{name.decode('latin-1')}: {decode_words(value)}" for name, value in iter_fields(header)])
+    """A header block's fields, decoded, one a line; and the lines that are no fields."""
+    return "\n".join([_line_text(name, rest) for name, rest, _ in iter_lines(header)])
+
+
+def _line_text(name: bytes, rest: bytes) -> str:
+    if rest.startswith(b":"):
+        return f"{name.decode('latin-1')}: {decode_words(rest[1:])}"
+    return decode_words(name + rest)
 
 
 def param_text(params: Params, wanted: bytes) -> str | None:
