@@ -90,6 +90,7 @@ CANONICAL: list[tuple[bytes, Command]] = [
         ),
     ),
     (b"STATUS INBOX (MESSAGES UIDNEXT SIZE)", c.Status("INBOX", ("MESSAGES", "UIDNEXT", "SIZE"))),
+    (b"STATUS INBOX (MAILBOXID APPENDLIMIT)", c.Status("INBOX", ("MAILBOXID", "APPENDLIMIT"))),
     (b"SEARCH ALL", c.Search(False, key("ALL"))),
     (b"UID SEARCH RETURN (ALL COUNT) $", c.Search(True, key("SET", SAVED), frozenset(("ALL", "COUNT")))),
     (b"SEARCH RETURN (SAVE) UNSEEN", c.Search(False, key("UNSEEN"), frozenset(("SAVE",)))),

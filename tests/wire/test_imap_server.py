@@ -24,7 +24,7 @@ from mailkeep.wire.imap_server import (
 from tests.wire.feeding import events, every_way, pieces
 
 GO_ON = Continue(b"+ OK\r\n")
-SMALL = Limits(line_max=100, literal_max=20, append_max=1000)
+SMALL = Limits(line_max=100, literal_max=20, append_max=2000)
 
 
 def done(tag: bytes, command: c.Command) -> CommandReceived:
@@ -104,17 +104,17 @@ LIMITED: list[tuple[bytes, list[Event]]] = [
     (b"1 LOGIN a {21+}\r\n" + b"x" * 21 + b"\r\n", [Bad(b"1", "Literal too large")]),
     (b"1 LOGIN {19+}\r\n" + b"x" * 19 + b" {2}\r\n", [Bad(b"1", "Literal too large")]),
     (b"1 APPEND {21}\r\n", [Bad(b"1", "Literal too large")]),
-    (b"1 APPEND a {1001}\r\n", [Bad(b"1", "Message is too large", "TOOBIG")]),
+    (b"1 APPEND a {2001}\r\n", [Bad(b"1", "Message is too large", "TOOBIG")]),
     (b"1 APPEND a {2147483648}\r\n", [Bad(b"1", "Message is too large", "TOOBIG")]),
     (b"1 APPEND a {99999999999999999999999}\r\n", [Bad(b"1", "Message is too large", "TOOBIG")]),
     (b"1 LOGIN a {2147483648}\r\n", [Bad(b"1", "Literal too large")]),
     (b"1 LOGIN a {99999999999999999999999}\r\n", [Bad(b"1", "Literal too large")]),
-    (b"1 APPEND a {1001+}\r\n", [Fatal("Literal too large")]),
+    (b"1 APPEND a {2001+}\r\n", [Fatal("Literal too large")]),
     (b"1 APPEND a {2147483648+}\r\n2 NOOP\r\n", [Fatal("Literal too large")]),
     (b"1 LOGIN a {2147483648+}\r\n2 NOOP\r\n", [Fatal("Literal too large")]),
     (b"1 APPEND a {1}\r\nx {2147483648+}\r\n", [append(b"1", 1), AppendData(b"x"), Fatal("Literal too large")]),
     (b"1 IDLE\r\n" + b"x" * 200 + b"\r\n", [done(b"1", c.Idle()), Fatal("Line too long")]),
-    (b"x" * 2000, [Fatal("Command line too long")]),
+    (b"x" * 3000, [Fatal("Command line too long")]),
 ]
 
 
@@ -173,6 +173,16 @@ def test_starttls_can_see_what_was_injected() -> None:
     server.receive(b"1 STARTTLS\r\n")
     assert server.next_event() == done(b"1", c.StartTls())
     assert server.buffered == 0
+
+
+def test_strangers_get_less_than_users() -> None:
+    server = ImapServer(SMALL)
+    server.receive(b"1 LOGIN a {21}\r\n2 LOGIN a b\r\n3 SELECT {21}\r\n")
+    assert server.next_event() == Bad(b"1", "Literal too large")
+    assert server.next_event() == done(b"2", LOGIN)
+    server.limits = Limits()
+    assert server.limits.literal_max > 21
+    assert server.next_event() == GO_ON
 
 
 def test_utf8_changes_what_comes_after() -> None:

@@ -81,16 +81,20 @@ class _State(Enum):
 
 
 class Framer:
-    """Bytes in with `receive`, frames out with `next`, until it returns None."""
+    """Bytes in with `receive`, frames out with `next`, until it returns None.
+
+    `line_max` bounds the text of a command, `inline_max` its literals together, `skip_max` what is swallowed of a
+    refused command; all in octets, and all may be changed between commands.
+    """
 
     __slots__ = (
-        "_announced", "_data", "_head", "_inline_size", "_left", "_line_max", "_literal", "_literals", "_parts", "_pos",
-        "_reason", "_scan", "_skip_left", "_skip_max", "_state", "_text_size", "inline_max",
+        "_announced", "_data", "_head", "_inline_size", "_left", "_literal", "_literals", "_parts", "_pos",
+        "_reason", "_scan", "_skip_left", "_state", "_text_size", "inline_max", "line_max", "skip_max",
     )  # fmt: skip
 
     def __init__(self, *, line_max: int = LINE_MAX, inline_max: int = INLINE_MAX, skip_max: int = SKIP_MAX) -> None:
-        self._line_max = line_max
-        self._skip_max = skip_max
+        self.line_max = line_max
+        self.skip_max = skip_max
         self.inline_max = inline_max
         self._data = b""
         self._pos = 0  # everything before is consumed
@@ -133,14 +137,14 @@ class Framer:
         # A bare LF ends a line too: people type at a server, and scripts forget the CR.
         line = data[pos : end - 1] if end > pos and data[end - 1] == 13 else data[pos:end]
         self._pos = self._scan = end + 1
-        if self._parts or len(line) > self._line_max or line.endswith(b"}"):
+        if self._parts or len(line) > self.line_max or line.endswith(b"}"):
             return self._odd_line(line, pos)
         return line
 
     def next_line(self) -> bytes | Lost | None:
         """A line as it is: no literal is looked for (AUTHENTICATE, IDLE). Only between commands."""
         end = self._data.find(b"\n", self._scan)
-        if (end if end >= 0 else len(self._data)) - self._pos > self._line_max + 1:
+        if (end if end >= 0 else len(self._data)) - self._pos > self.line_max + 1:
             return self._lose("Line too long")
         if end < 0:
             self._scan = len(self._data)
@@ -207,7 +211,7 @@ class Framer:
     def _odd_line(self, line: bytes, start: int) -> Frame | None:
         """A line with literals before it or after it, or too long a one; it began at `start`."""
         self._text_size += len(line)
-        if self._text_size > self._line_max:
+        if self._text_size > self.line_max:
             self._start_skip(self._parts[0] if self._parts else line, "Command line too long")
             self._pos = self._scan = start
             return self._skip()
@@ -224,7 +228,7 @@ class Framer:
 
     def _unfinished(self) -> Frame | None:
         self._scan = len(self._data)
-        if self._scan - self._pos + self._text_size <= self._line_max + 1:  # + 1: a CR may be the last octet
+        if self._scan - self._pos + self._text_size <= self.line_max + 1:  # + 1: a CR may be the last octet
             return None
         self._start_skip(self._parts[0] if self._parts else self._data[self._pos :], "Command line too long")
         return self._skip()
@@ -285,9 +289,9 @@ class Framer:
 
     def _start_skip(self, head: bytes, reason: str | None) -> None:
         self._finish()
-        self._head = head[: min(_HEAD, self._line_max)]
+        self._head = head[: min(_HEAD, self.line_max)]
         self._reason = reason
-        self._skip_left = self._skip_max
+        self._skip_left = self.skip_max
         self._state = _State.SKIP_LINE
 
     def _skip_literal(self, size: int) -> None:

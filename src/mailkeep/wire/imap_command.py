@@ -132,7 +132,8 @@ class Namespace:
 @dataclass(frozen=True, slots=True)
 class Status:
     mailbox: str
-    items: tuple[str, ...]  # upper case: MESSAGES RECENT UIDNEXT UIDVALIDITY UNSEEN DELETED SIZE HIGHESTMODSEQ
+    # upper case: MESSAGES RECENT UIDNEXT UIDVALIDITY UNSEEN DELETED SIZE HIGHESTMODSEQ MAILBOXID APPENDLIMIT
+    items: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

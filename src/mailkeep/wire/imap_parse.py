@@ -34,7 +34,10 @@ _STORE_MODE = re.compile(rb"([+-]?)FLAGS(\.SILENT)?(?= )", re.IGNORECASE)
 _Reader = Callable[[Cursor], Command]
 
 _STATUS_ITEMS = frozenset(
-    ("MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "HIGHESTMODSEQ")
+    (
+        *("MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "HIGHESTMODSEQ"),
+        *("MAILBOXID", "APPENDLIMIT"),  # RFC 8474, RFC 7889
+    )
 )
 _LIST_SELECT = frozenset(("SUBSCRIBED", "REMOTE", "RECURSIVEMATCH", "SPECIAL-USE"))
 _LIST_RETURN = frozenset(("SUBSCRIBED", "CHILDREN", "SPECIAL-USE"))

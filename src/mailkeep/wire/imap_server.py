@@ -100,15 +100,26 @@ class ImapServer:
     __slots__ = ("_after_skip", "_append", "_append_nul", "_framer", "_limits", "_raw", "utf8")
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
-        self._framer = Framer(
-            line_max=self._limits.line_max, inline_max=self._limits.literal_max, skip_max=self._limits.append_max
-        )
+        self._framer = Framer()
+        self.limits = limits or Limits()
         self.utf8 = False
         self._raw = False  # the next line is no command
         self._append: AppendStart | None = None  # announced, or flowing
         self._append_nul = False
         self._after_skip: Bad | None = None  # to be said once a refused command has passed by
+
+    @property
+    def limits(self) -> Limits:
+        """May be set between commands: strangers get less than users."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self._limits = limits
+        self._framer.line_max = limits.line_max
+        self._framer.inline_max = limits.literal_max
+        # Of what is refused we swallow what we would have taken, so that a refusal need not end the session.
+        self._framer.skip_max = max(limits.append_max, 16 * limits.line_max)
 
     @property
     def buffered(self) -> int:
