@@ -66,6 +66,12 @@ def cli() -> None:
     """
 
 
+def command_tree() -> click.Group:
+    """All commands, loaded: for shell completion and for the test that compares them with the documentation."""
+    loaded = {name: found for name in COMMANDS if (found := cli.get_command(click.Context(cli), name)) is not None}
+    return click.Group("mailkeep", commands=loaded, params=cli.params)
+
+
 def run(arguments: list[str]) -> int:
     """One command; the exit code."""
     debug = "--debug" in arguments
