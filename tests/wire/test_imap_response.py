@@ -78,6 +78,7 @@ LINES: list[tuple[bytes, bytes]] = [
     ),
     (r.list_line([], "a", kind="LSUB"), b'* LSUB () "/" a\r\n'),
     (r.status_line("a b", {"MESSAGES": 2, "SIZE": 9}), b'* STATUS "a b" (MESSAGES 2 SIZE 9)\r\n'),
+    (r.status_line("a", {"MAILBOXID": "(F1)"}), b"* STATUS a (MAILBOXID (F1))\r\n"),
     (r.search_line([]), b"* SEARCH\r\n"),
     (r.search_line([], modseq=5), b"* SEARCH\r\n"),
     (r.search_line([2, 84], modseq=5), b"* SEARCH 2 84 (MODSEQ 5)\r\n"),

@@ -229,8 +229,8 @@ def list_root(kind: str = "LIST") -> bytes:
     return b'* %b (\\Noselect) %b ""\r\n' % (kind.encode("ascii"), SEPARATOR)
 
 
-def status_line(name: str, items: Mapping[str, int], *, utf8: bool = False) -> bytes:
-    """`* STATUS name (MESSAGES 1 …)`, items in the order given."""
+def status_line(name: str, items: Mapping[str, int | str], *, utf8: bool = False) -> bytes:
+    """`* STATUS name (MESSAGES 1 …)`, items in the order given; text is a finished value, as `(id)` of MAILBOXID."""
     values = " ".join(f"{item} {value}" for item, value in items.items())
     return b"* STATUS %b (%b)\r\n" % (mailbox(name, utf8), values.encode("ascii"))
 
