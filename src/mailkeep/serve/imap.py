@@ -31,6 +31,7 @@ from mailkeep.wire.imap_server import ImapServer
 _log = log.get("imap")
 
 SLICE_S = 0.0003
+SLICE_SIZE = 256 * 1024
 BUFFERED_MAX = 128 * 1024  # what a client may send ahead while a command runs
 _SERVER_BUG = no(b"Internal error, the log has the details", b"SERVERBUG")
 
@@ -288,10 +289,13 @@ class ImapSession:
         """Write pieces for a slice of time: whether that was all, and what the generator returned."""
         out = self._peer.out
         deadline = perf_counter() + SLICE_S
+        size = 0
         try:
             while True:
-                out.append(next(steps))
-                if perf_counter() > deadline:
+                piece = next(steps)
+                out.append(piece)
+                size += len(piece)
+                if size > SLICE_SIZE or perf_counter() > deadline:
                     return False, None
         except StopIteration as stop:
             return True, stop.value
