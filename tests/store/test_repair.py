@@ -45,13 +45,13 @@ def account(store: Store) -> Account:
 
 
 def lose_database(account: Account) -> None:
-    account.close()
+    account.rest()
     for name in ("mail.db", "mail.db-wal", "mail.db-shm"):
         (account.path / name).unlink(missing_ok=True)
 
 
 def execute(account: Account, sql: str) -> None:
-    account.close()
+    account.rest()
     db = apsw.Connection(str(account.path / "mail.db"))
     db.execute(sql)
     db.close()
@@ -105,7 +105,7 @@ def test_tombstones_can_still_be_undeleted(store: Store, account: Account) -> No
 
 
 def test_a_sound_account_is_left_alone(store: Store, account: Account) -> None:
-    account.close()
+    account.rest()
     report = repair(store, account.info)
     assert (report.action, report.problems) == ("nothing", [])
 
@@ -121,7 +121,7 @@ def test_counters_are_set_right_in_place(store: Store, account: Account) -> None
 
 
 def test_the_broken_database_is_kept(store: Store, account: Account) -> None:
-    account.close()
+    account.rest()
     (account.path / "mail.db").write_bytes(b"no database" * 999)
     report = repair(store, account.info)
     assert report.aside is not None
@@ -174,7 +174,7 @@ def test_bytes_without_a_journal_go_to_recovered(store: Store, account: Account)
 
 def test_a_lost_pack_with_the_beginning(store: Store, account: Account) -> None:
     """The journals that made the mailboxes are gone; what lies in other packs comes back, UIDs kept."""
-    account.close()
+    account.rest()
     number = pack_numbers(account.packs)[-1]
     writer = PackWriter.create(account.packs)  # so that the next transaction begins another pack
     other = writer.number
@@ -183,7 +183,7 @@ def test_a_lost_pack_with_the_beginning(store: Store, account: Account) -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)
     with account.transaction() as tx:
         uid = tx.append(1, Staged.of(numbered(55_555))).uid
-    account.close()
+    account.rest()
     os.close(lock)
     assert other in pack_numbers(account.packs)
     pack_path(account.packs, number).unlink()
@@ -208,7 +208,7 @@ def forge(account: Account, journal: Journal, *data: bytes) -> None:
 
 
 def state(account: Account) -> tuple[int, int]:
-    account.close()
+    account.rest()
     db = apsw.Connection(str(account.path / "mail.db"))
     row = next(iter(db.execute("SELECT modseq, txn FROM state")))
     db.close()
@@ -223,7 +223,7 @@ def test_a_transaction_that_never_committed_takes_no_acknowledged_uid(
     modseq, txn = state(account)
     uidnext = account.mailbox("INBOX").uidnext
     ghost = numbered(31_337)
-    account.close()
+    account.rest()
     op = Placed(modseq + 1, 1, uidnext, Staged.of(ghost).sha256, 1, 1, [], None)
     forge(account, Journal(424_242, txn, time.time() - 60, [op]), ghost)
     with account.transaction() as tx:
@@ -244,7 +244,7 @@ def test_a_transaction_that_never_committed_takes_no_acknowledged_uid(
 def test_a_uid_that_a_dead_journal_names_is_not_given_again(store: Store, account: Account) -> None:
     modseq, txn = state(account)
     ghost = numbered(31_338)
-    account.close()
+    account.rest()
     op = Placed(modseq + 1, 1, 5000, Staged.of(ghost).sha256, 1, 1, [], None)
     forge(account, Journal(424_243, txn, time.time() - 60, [op]), ghost)
     with account.transaction() as tx:
@@ -257,7 +257,7 @@ def test_a_uid_that_a_dead_journal_names_is_not_given_again(store: Store, accoun
 @pytest.mark.parametrize("step", ["built", "set aside"])
 def test_killed_on_the_way_it_is_run_again(store: Store, account: Account, step: str) -> None:
     before = see(store)
-    account.close()
+    account.rest()
     (account.path / "mail.db").write_bytes(b"no database" * 999)
 
     def die(what: str, done: int, total: int) -> None:

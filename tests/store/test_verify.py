@@ -71,7 +71,7 @@ TAMPERED: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("sql", "kind"), TAMPERED)
 def test_finds_a_wrong_row(store: Store, account: Account, sql: str, kind: str) -> None:
-    account.close()
+    account.rest()
     db = apsw.Connection(str(account.path / "mail.db"))
     db.execute(sql)
     assert db.changes() == 1
@@ -84,7 +84,7 @@ def test_finds_a_wrong_row(store: Store, account: Account, sql: str, kind: str) 
 
 def first_blob(account: Account) -> tuple[int, int]:
     """Pack and offset of a live message's stored bytes."""
-    account.close()
+    account.rest()
     db = apsw.Connection(str(account.path / "mail.db"))
     sql = "SELECT pack, offset FROM email JOIN message ON email = id WHERE removed IS NULL ORDER BY id LIMIT 1"
     pack, offset = next(iter(db.execute(sql)))
@@ -113,14 +113,14 @@ def test_finds_a_flipped_bit_in_a_record_header(store: Store, account: Account) 
 
 
 def test_finds_a_missing_pack(store: Store, account: Account) -> None:
-    account.close()
+    account.rest()
     for number in pack_numbers(account.packs):
         pack_path(account.packs, number).unlink()
     assert {problem.kind for problem in problems(store)} >= {"email", "journal"}
 
 
 def test_finds_a_missing_or_ruined_database(store: Store, account: Account) -> None:
-    account.close()
+    account.rest()
     (account.path / "mail.db").write_bytes(b"this is no database" * 1000)
     assert [problem.kind for problem in problems(store)] == ["database"]
     (account.path / "mail.db").unlink()
@@ -128,7 +128,7 @@ def test_finds_a_missing_or_ruined_database(store: Store, account: Account) -> N
 
 
 def test_a_killed_writers_tail_is_no_problem(store: Store, account: Account) -> None:
-    account.close()
+    account.rest()
     with pack_path(account.packs, pack_numbers(account.packs)[-1]).open("ab") as file:
         file.write(os.urandom(1000))
     assert problems(store) == []
