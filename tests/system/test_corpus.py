@@ -3,6 +3,7 @@
 In: LMTP (DATA, or BDAT for what DATA cannot carry), APPEND, `mailkeep import`. Out: IMAP BODY.PEEK[] and POP3 RETR.
 """
 
+import imaplib
 import poplib
 import re
 from collections import Counter
@@ -76,6 +77,8 @@ def test_by_import(subject: Server, login: Login, mail: list[tuple[str, bytes]],
     """Files, one a message, while the server runs; a second import brings nothing twice."""
     folder = tmp_path / "files"
     folder.mkdir()
+    # A file with nothing in it is no message; `import` says so and goes on.
+    mail = [(name, data) for name, data in mail if data.strip()]
     for number, (_, data) in enumerate(mail):
         (folder / f"{number:04}.eml").write_bytes(data)
     command = ("import", str(folder), "--user", login.user, "--into", "Imported", "--data", str(subject.data))
@@ -88,9 +91,8 @@ def test_by_import(subject: Server, login: Login, mail: list[tuple[str, bytes]],
 def test_what_a_door_may_not_carry_is_refused_in_words(login: Login) -> None:
     """NUL: not in an IMAP literal (RFC 9051, section 4.3), not in DATA (RFC 5321); BDAT with BINARYMIME carries it."""
     data = b"Subject: nul\r\n\r\na\0b\r\n"
-    with login.imap() as client:
-        status, answer = client.append("INBOX", None, None, data)
-        assert status in {"NO", "BAD"} and answer[0], answer
+    with login.imap() as client, pytest.raises(imaplib.IMAP4.error, match=r"(?i)nul"):
+        ok(client.append("INBOX", None, None, data))
     assert login.read() == []
     with Lmtp(login.ports["lmtp"]) as session:
         session.begin([login.user], " BODY=8BITMIME")

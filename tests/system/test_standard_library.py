@@ -6,6 +6,7 @@ import poplib
 import ssl
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -145,15 +146,14 @@ def test_tls(login: Login, way: str) -> None:
 def test_scram(login: Login, mechanism: str, binding: bool) -> None:
     import scramp
 
-    client = imaplib.IMAP4(HOST, login.ports["imap"], timeout=30)
-    client.starttls(open_context())
-    name = mechanism + ("-PLUS" if binding else "")
-    channel = None
-    if binding:
-        channel = scramp.make_channel_binding("tls-server-end-point", client.sock)
-    talk = scramp.ScramClient([name], login.user, login.password, channel_binding=channel)
-    steps = iter([lambda _: talk.get_client_first(), lambda data: _second(talk, data), lambda data: _third(talk, data)])
-    with client:
+    with imaplib.IMAP4(HOST, login.ports["imap"], timeout=30) as client:
+        client.starttls(open_context())
+        name = mechanism + ("-PLUS" if binding else "")
+        # RFC 5929, section 4.1: the hash of the server's certificate.
+        certificate = client.sock.getpeercert(binary_form=True)
+        channel = ("tls-server-end-point", hashlib.sha256(certificate).digest()) if binding else None
+        talk = scramp.ScramClient([name], login.user, login.password, channel_binding=channel)
+        steps = iter([lambda _: talk.get_client_first(), partial(_second, talk), partial(_third, talk)])
         ok(client.authenticate(name, lambda data: next(steps)(data.decode()).encode()))
         assert client.state == "AUTH"
 

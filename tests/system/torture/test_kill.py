@@ -91,9 +91,9 @@ class Worker:
             for token in self.tokens():
                 uid = self.add(client, token)
                 self.ledger.begin(token, "copy")
-                (answer,) = ok(client.uid("COPY", uid, WORK))
+                ok(client.uid("COPY", uid, WORK))
                 self.ledger.done(token)
-                self.copied(answer, token)
+                self.copied(client, token)
                 yield
 
     def move(self) -> Iterator[None]:
@@ -103,13 +103,14 @@ class Worker:
                 self.ledger.begin(token, "move")
                 ok(client.uid("MOVE", uid, WORK))
                 self.ledger.done(token)
-                self.copied(b"[COPYUID " + (client.response("COPYUID")[1][-1] or b"") + b"]", token)
+                self.copied(client, token)
                 yield
 
-    def copied(self, answer: bytes, token: str) -> None:
-        found = re.search(rb"\[COPYUID \d+ \d+ (\d+)\]", answer)
-        assert found, answer
-        self.ledger.place(WORK, int(found[1]), token)
+    def copied(self, client: imaplib.IMAP4, token: str) -> None:
+        """COPYUID names the UID at the target, in the tagged answer to COPY and in an untagged one to MOVE."""
+        (code,) = client.response("COPYUID")[1]
+        assert code, "no COPYUID"
+        self.ledger.place(WORK, int(code.split()[2]), token)
 
     def store(self) -> Iterator[None]:
         with self.imap() as client:
