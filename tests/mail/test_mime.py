@@ -212,12 +212,12 @@ def test_corpus(name: str) -> None:
     assert render(data).size == len(data)
 
 
-LINES = st.sampled_from(
-    [b"", b"text", b"--", b"--b", b"--b--", b"--i", b"--i--", b"--bb", b"-- ", b"A: b", b" fold",
-     b"Content-Type: message/rfc822", b"Content-Type: multipart/mixed; boundary=b", 
-     b"Content-Type: multipart/digest; boundary=i", b"Content-Type: multipart/x", b"Content-Type: multipart/mixed; boundary=bb", b"MIME-Version: 1.0",
-     b"\xff\0", b"Content-Disposition: a; b=c"]
-)  # fmt: skip
+LINES = st.sampled_from([
+    b"", b"text", b"--", b"--b", b"--b--", b"--i", b"--i--", b"--bb", b"-- ", b"A: b", b" fold", b"MIME-Version: 1.0",
+    b"Content-Type: message/rfc822", b"Content-Type: multipart/mixed; boundary=b", b"Content-Type: multipart/x",
+    b"Content-Type: multipart/digest; boundary=i", b"Content-Type: multipart/mixed; boundary=bb", b"\xff\0",
+    b"Content-Disposition: a; b=c",
+])  # fmt: skip
 
 
 @given(
