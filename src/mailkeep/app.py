@@ -445,7 +445,7 @@ def keep(config: Config, lifeline: int) -> None:
         begun = time.monotonic()
         try:
             if config.search_index:
-                _index(store, seen, lambda: _readable(lifeline, 0))
+                index_changed(store, seen, lambda: _readable(lifeline, 0))
             if _due(gc_stamp, config.gc_every_s):
                 _collect(store, config, lambda: _readable(lifeline, 0))
                 gc_stamp.touch()
@@ -459,7 +459,7 @@ def _readable(descriptor: int, timeout_s: float) -> bool:
     return bool(select.select([descriptor], [], [], timeout_s)[0])
 
 
-def _index(store: "Store", seen: dict[int, tuple[int, ...]], cancelled: Callable[[], bool]) -> None:
+def index_changed(store: "Store", seen: dict[int, tuple[int, ...]], cancelled: Callable[[], bool]) -> None:
     """Bring the search index of each account up to date whose database was written to since the last look.
 
     The write-ahead log's time and size tell that for every process that writes, and cost one call an account.
@@ -467,7 +467,7 @@ def _index(store: "Store", seen: dict[int, tuple[int, ...]], cancelled: Callable
     from mailkeep.store.search import index_pending
 
     for info in store.directory.list():
-        directory = store.root / "accounts" / str(info.id)
+        directory = store.directory.account_path(info.id)
         stamp = _stamp(directory)
         while seen.get(info.id) != stamp and not cancelled():
             if index_pending(directory, 500, cancelled=cancelled) == 0:
