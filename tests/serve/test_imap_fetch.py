@@ -6,14 +6,15 @@ from mailkeep.mail.structure import render
 from tests.messages import corpus
 from tests.serve.imap_talk import Desk, Talk, message, on_desk
 
+INNER_HEADER = b'Subject: inner\r\nTo: b@example.org\r\nContent-Type: multipart/alternative; boundary="y"\r\n\r\n'
 NESTED = (
     b"From: a@example.org\r\nSubject: outer\r\nMIME-Version: 1.0\r\n"
     b'Content-Type: multipart/mixed; boundary="x"\r\n\r\npreamble\r\n'
     b"--x\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
     b"caf=C3=A9\r\n"
     b"--x\r\nContent-Type: message/rfc822\r\n\r\n"
-    b'Subject: inner\r\nTo: b@example.org\r\nContent-Type: multipart/alternative; boundary="y"\r\n\r\n'
-    b"--y\r\n\r\nplain inside\r\n--y\r\nContent-Type: text/html\r\n\r\n<p>html inside</p>\r\n--y--\r\n"
+    + INNER_HEADER
+    + b"--y\r\n\r\nplain inside\r\n--y\r\nContent-Type: text/html\r\n\r\n<p>html inside</p>\r\n--y--\r\n"
     b"--x\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\nAAECAw==\r\n"
     b"--x\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: x-strange\r\n\r\n???\r\n"
     b"--x--\r\n"
@@ -22,7 +23,7 @@ NESTED = (
 
 def body(line: bytes, label: bytes) -> bytes | None:
     """The value of one section in a FETCH line; None for NIL."""
-    head, found, rest = line.partition(label + b" ")
+    _, found, rest = line.partition(label + b" ")
     assert found, (label, line)
     if rest.startswith(b"NIL"):
         return None
@@ -65,7 +66,7 @@ async def test_sections(desk: Desk) -> None:
         b"TEXT": text,
         b"1": b"caf=C3=A9",
         b"1.MIME": b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n",
-        b"2.HEADER": b'Subject: inner\r\nTo: b@example.org\r\nContent-Type: multipart/alternative; boundary="y"\r\n\r\n',
+        b"2.HEADER": INNER_HEADER,
         b"2.1": b"plain inside",
         b"2.2": b"<p>html inside</p>",
         b"2.2.MIME": b"Content-Type: text/html\r\n\r\n",
