@@ -187,7 +187,8 @@ def _rows(ledger: Ledger, rows: list[Any]) -> list[_Row]:
 
 def _keys(mailbox_id: int, uids: Iterable[int]) -> Any:
     base = mailbox_id << UID_BITS
-    return apsw.carray(array("q", [base | uid for uid in sorted(set(uids))]))
+    # An empty array has no aligned address, which carray asks for; no key is below 0.
+    return apsw.carray(array("q", [base | uid for uid in sorted(set(uids))] or [-1]))
 
 
 def _place_rows(ledger: Ledger, box: Box, rows: list[_Row], modseq: int) -> list[tuple[int, int]]:
