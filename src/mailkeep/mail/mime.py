@@ -394,10 +394,11 @@ class _Scan:
             node.is_message = kind == b"message" and subtype == b"rfc822"
             node.is_multipart = kind == b"multipart" and bool(subtype)
             node.digest = node.is_multipart and subtype == b"digest"
-        if (node.is_message or node.is_multipart) and (self.parts >= PARTS_MAX or len(self.path) > NESTING_MAX):
+        if (node.is_message or node.is_multipart) and (self.parts >= PARTS_MAX or len(self.path) >= NESTING_MAX):
             # Too deep or too many: the rest is one opaque leaf.
             node.is_message = node.is_multipart = False
-            node.content = ContentType(b"application", b"octet-stream", ())
+            params = () if node.content is None else node.content.params
+            node.content = ContentType(b"application", b"octet-stream", params)
         if node.is_multipart and node.content is not None:
             for name, text in node.content.params:
                 if name.lower() == b"boundary":

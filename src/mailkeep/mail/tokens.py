@@ -30,6 +30,9 @@ _UNQUOTED_VALUE = re.compile(rb"[^; \t\r\n]*")
 _IS_WORD_START = re.compile(rb'[".' + ATEXT + rb"]")
 
 
+PARAMETERS_MAX = 128  # of one field
+
+
 class Cursor:
     """A place in a header value."""
 
@@ -213,10 +216,10 @@ class Cursor:
         return (BROKEN if state == BROKEN else MORE), b"".join(name), b"".join(value)
 
     def parameters(self) -> tuple[tuple[bytes, bytes], ...]:
-        """All parameters that follow, RFC 2231 continuations joined; broken ones are left out."""
+        """All parameters that follow, RFC 2231 continuations joined; without broken ones and those past the limit."""
         plain: list[tuple[bytes, bytes]] = []
         pieces: list[tuple[bytes, int, bool, bytes]] = []
-        while True:
+        while len(plain) + len(pieces) < PARAMETERS_MAX:
             state, name, value = self.parameter()
             if state == END:
                 break
