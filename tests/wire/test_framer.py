@@ -1,5 +1,7 @@
 """The framer alone: where commands end, and every limit."""
 
+import sys
+
 import pytest
 
 from mailkeep.errors import PeerLimitError
@@ -148,6 +150,18 @@ def test_nothing_is_kept_after_the_stream_is_lost() -> None:
     framer.receive(b"b\r\n" * 1000)
     assert framer.next() is None
     assert framer.buffered == 0
+
+
+def test_what_is_consumed_is_let_go() -> None:
+    framer = Framer()
+    block = b"a LOGIN fred secret\r\n" * 3000
+    for step in (framer.next, framer.next_line):
+        framer.receive(block + b"b")
+        while step() is not None:
+            pass
+        assert sys.getsizeof(framer._data) < 100
+        framer.receive(b"\r\n")
+        assert step() == b"b"
 
 
 def test_raw_lines() -> None:

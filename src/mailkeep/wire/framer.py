@@ -147,6 +147,7 @@ class Framer:
         if (end if end >= 0 else len(self._data)) - self._pos > self.line_max + 1:
             return self._lose("Line too long")
         if end < 0:
+            self._trim()
             self._scan = len(self._data)
             return None
         line = self._data[self._pos : end]
@@ -227,11 +228,19 @@ class Framer:
         return self._announced
 
     def _unfinished(self) -> Frame | None:
+        self._trim()
         self._scan = len(self._data)
-        if self._scan - self._pos + self._text_size <= self.line_max + 1:  # + 1: a CR may be the last octet
+        if self._scan + self._text_size <= self.line_max + 1:  # + 1: a CR may be the last octet
             return None
-        self._start_skip(self._parts[0] if self._parts else self._data[self._pos :], "Command line too long")
+        self._start_skip(self._parts[0] if self._parts else self._data, "Command line too long")
         return self._skip()
+
+    def _trim(self) -> None:
+        """Let go of what is consumed: an idle connection must not keep its last read, nor a password in it."""
+        if self._pos:
+            self._data = self._data[self._pos :]
+            self._scan -= self._pos
+            self._pos = 0
 
     def _step(self) -> Frame | None:
         state = self._state
@@ -254,6 +263,8 @@ class Framer:
         piece = data if pos == 0 and len(data) <= self._left else data[pos : pos + self._left]
         self._left -= len(piece)
         self._pos = self._scan = pos + len(piece)
+        if self._pos == len(data):
+            self._trim()
         return piece
 
     def _collect(self) -> bool:
@@ -279,7 +290,7 @@ class Framer:
         match = _ANNOUNCED.search(line, max(len(line) - _TAIL, 0))
         self._finish()
         if match is not None and match[3]:
-            # One literal too many, already under way. The grammar refuses `tail` later; first get past it.
+            # One literal too many, already under way: get past it, then say so.
             self._start_skip(line, "Unexpected literal")
             self._skip_literal(int(match[2]))
             return self._skip()
