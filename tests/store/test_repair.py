@@ -282,3 +282,45 @@ def test_search_starts_anew_after_a_repair(store: Store, account: Account) -> No
     lose_database(account)
     repair(store, account.info)
     assert list(search.search(account.path, account.mailbox("INBOX").id, Body("message"))) == wanted
+
+
+def ruin(path: Path, offset: int, length: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xaa" * length)
+
+
+def test_a_ruined_pack_head_loses_nothing_that_can_still_be_read(store: Store, account: Account) -> None:
+    before = see(store)
+    account.rest()
+    ruin(pack_path(account.packs, pack_numbers(account.packs)[0]), 0, 16)
+    report = repair(store, account.info)
+    assert report.action == "rebuilt"
+    assert report.adopted == len(before.messages)
+    assert see(store) == before
+    assert {problem.kind for problem in problems(store)} <= {"pack"}
+    # What was saved has a journal of its own now.
+    lose_database(account)
+    repair(store, account.info)
+    assert see(store).messages == before.messages
+
+
+def test_a_ruined_record_header_loses_nothing_that_can_still_be_read(store: Store, account: Account) -> None:
+    before = see(store)
+    pack, offset = first_blob(account)
+    ruin(pack_path(account.packs, pack), offset - 64 + 8, 40)  # magic, digest and more; not the CRC of the bytes
+    assert repair(store, account.info).action == "rebuilt"
+    assert see(store) == before
+
+
+def test_a_row_that_no_journal_knows_is_kept(store: Store, account: Account) -> None:
+    execute(
+        account,
+        "INSERT INTO message (key, email, size, flags, modseq, internaldate, savedate, added) "
+        "SELECT 1 << 32 | 9000, id, size, 1, 1, 5, 6, 1 FROM email LIMIT 1",
+    )
+    report = repair(store, account.info)
+    assert report.adopted == 1
+    assert ("INBOX", 9000) in see(store).messages
+    assert problems(store) == []
+    assert account.mailbox("INBOX").uidnext == 9001

@@ -238,9 +238,7 @@ class _Check:
         if highest < counter.modseq_max:
             self.problem("modseq", where, f"highestmodseq is {highest}, a message has {counter.modseq_max}")
         if counter.disorder:
-            self.problem(
-                "modseq", where, f"{counter.disorder} messages have modseqs beyond the account's or out of order"
-            )
+            self.problem("modseq", where, f"{counter.disorder} messages have modseqs beyond the account's")
 
     # journal
 
@@ -283,7 +281,6 @@ class _Counter:
     checksum: int = 0
     uid_max: int = 0
     modseq_max: int = 0
-    added_last: int = 0
     disorder: int = 0
 
     def count(self, uid: int, flags: frozenset[str], size: int, sha256: bytes) -> None:
@@ -298,6 +295,4 @@ class _Counter:
         latest = max(modseq, removed or 0)
         self.uid_max = uid
         self.modseq_max = max(self.modseq_max, latest)
-        # UIDs are given in the order of arrival, so `added` rises with them.
-        self.disorder += latest > modseq_max or added < self.added_last
-        self.added_last = added
+        self.disorder += max(latest, added) > modseq_max

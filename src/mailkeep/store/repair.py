@@ -5,6 +5,9 @@ or cannot be read, is made anew from the packs: the journals replayed, each mess
 finished and synced under another name, the old one set aside (never deleted), then renamed into place; killed at any
 moment, running it again does it all again.
 
+Where the old database can still be read, it fills what the packs no longer tell (a damaged journal, bytes behind a
+damaged record header): a repair never loses what could be read before it.
+
 What cannot be done is said: bytes that are damaged, packs that are gone. Bytes that no journal places (a journal was
 damaged, or a delivery was killed before its commit) come back in the mailbox "Recovered". UIDs and UIDVALIDITY stay
 what clients know, and modseqs go on well above the last one seen: the last flag changes before a power cut may have
@@ -16,7 +19,7 @@ Needs the account for itself: the server must not have it open.
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,22 +27,25 @@ from typing import Any, Final
 
 import apsw
 
-from mailkeep.errors import StoreCorrupt
+from mailkeep.errors import StoreCorrupt, StoreError
 from mailkeep.mail.flags import DELETED, SEEN
 from mailkeep.mail.structure import render
 from mailkeep.store import replay, search_index
 from mailkeep.store.account import AccountInfo
 from mailkeep.store.blobs import (
+    BLOB,
     JOURNAL,
     Created,
     Journal,
     Op,
+    PackReader,
     PackWriter,
     Place,
     Placed,
     Removed,
     Renamed,
     Subscribed,
+    decode,
     encode_journal,
     pack_path,
     read_header,
@@ -58,6 +64,7 @@ from mailkeep.store.schema import (
     checksum_term,
     connect,
     select,
+    select_row,
     select_value,
 )
 from mailkeep.store.store import Store
@@ -67,6 +74,7 @@ Progress = Callable[[str, int, int], None]  # step, done, of how much
 RECOVERED: Final = "Recovered"
 LOST_MAX: Final = 1000  # named in the report; more are only counted
 _MODSEQ_GAP: Final = 1_000_000  # far above what a client can have been told and the packs do not know
+_OPS_MAX: Final = 5000  # in one journal
 _IN_PLACE: Final = frozenset({"counter"})
 _NOT_OURS: Final = frozenset({"blob", "pack"})  # damage on the disk: a new database would not help
 
@@ -81,6 +89,7 @@ class RepairReport:
     mailboxes: int = 0
     messages: int = 0
     recovered: int = 0  # messages in the mailbox "Recovered"
+    adopted: int = 0  # messages that only the old database knew
     lost_count: int = 0
     lost: list[str] = field(default_factory=list)
     aside: Path | None = None
@@ -210,24 +219,39 @@ class _Rebuild:
     report: RepairReport
     progress: Progress
     flagsets: FlagSets = field(default_factory=FlagSets)
-    ops: list[Op] = field(
-        default_factory=list
-    )  # what repair itself decides: journaled, so that it is not decided again
-    modseq: int = 0
+    ops: list[Op] = field(default_factory=list)  # what repair itself decides, see _note
+    modseq: int = 0  # of what repair itself decides
+    txn: int = 0  # the last transaction that happened: the journal goes on from it
+    writer: PackWriter | None = None
+    old: "_OldDatabase | None" = None
     now: int = field(default_factory=lambda: int(time.time()))
 
     def run(self) -> None:
         db = self.db
         replay.attach(db)
+        try:
+            self._fill(db)
+        finally:
+            if self.old is not None:
+                self.old.close()
+            if self.writer is not None:
+                self.writer.close()
+        db.execute("DETACH replay")
+
+    def _fill(self, db: apsw.Connection) -> None:
         gathered = replay.gather(db, self.directory / "packs", progress=self.progress)
         for damage in gathered.damages:
-            if not damage.tail:
+            if not damage.tail or damage.offset == 0:
                 self.report.lose(
                     f"packs/{damage.pack}.pack: {damage.end - damage.offset} bytes at {damage.offset}: {damage.what}"
                 )
         replay.judge(db)
         replay.apply(db)
         self.modseq = select_value(db, "SELECT ifnull(max(last), 0) FROM replay.journal") + _MODSEQ_GAP
+        self.txn = select_value(db, "SELECT txn FROM replay.journal WHERE believed ORDER BY last DESC LIMIT 1") or 0
+        self.old = _OldDatabase.open(self.directory)
+        if self.old is not None:
+            self._adopt(self.old)
         db.execute("CREATE INDEX replay.blob_sha256 ON blob (sha256)")
         db.execute("CREATE INDEX replay.place_sha256 ON place (sha256)")
         db.execute("BEGIN IMMEDIATE")
@@ -242,7 +266,53 @@ class _Rebuild:
         self.report.mailboxes = select_value(db, "SELECT count(*) FROM mailbox WHERE removed IS NULL")
         self.report.messages = select_value(db, "SELECT count(*) FROM message WHERE removed IS NULL")
         db.execute("COMMIT")
-        db.execute("DETACH replay")
+
+    def _note(self, op: Op) -> None:
+        """Journal what was decided here, so that the next repair need not decide it again."""
+        self.ops.append(op)
+        if len(self.ops) >= _OPS_MAX:
+            self._write_ops()
+
+    def _write_ops(self) -> None:
+        if self.ops:
+            txn = int.from_bytes(os.urandom(7), "big")
+            data = encode_journal(Journal(txn, self.txn, time.time(), self.ops))
+            self._pack().add(JOURNAL, data, hashlib.sha256(data).digest())
+            self.ops, self.txn = [], txn
+            self.modseq += 1  # each journal has modseqs of its own
+
+    def _pack(self) -> PackWriter:
+        if self.writer is None:
+            self.writer = PackWriter.create(self.directory / "packs")
+        return self.writer
+
+    def _adopt(self, old: "_OldDatabase") -> None:
+        """What the old database, where it can be read, knows and no journal does: a journal may be damaged as well."""
+        self.modseq = max(self.modseq, old.modseq() + _MODSEQ_GAP)
+        journaled = {number for (number,) in select(self.db, "SELECT id FROM replay.mailbox")}
+        adopted = False
+        for row in old.mailboxes():
+            self.db.execute(
+                "INSERT INTO replay.mailbox VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET uidnext = max(uidnext, excluded.uidnext)",
+                row,
+            )
+            if row[0] not in journaled and row[6] is None:
+                self._note(Created(self.modseq, row[0], row[1], row[2], row[3].split(), self.now))
+                adopted = True
+        for name in old.subscriptions() if adopted else ():
+            self.db.execute("INSERT OR IGNORE INTO replay.subscription VALUES (?)", (name,))
+            if self.db.changes():
+                self._note(Subscribed(self.modseq, name, True))
+        for key, sha256, internaldate, savedate, flags, *rest, origin in old.messages():
+            self.db.execute(
+                "INSERT OR IGNORE INTO replay.place VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, ?)",
+                (key, sha256, internaldate, savedate, flags, *rest, origin),
+            )
+            if self.db.changes():
+                mailbox, uid = key >> UID_BITS, key & UID_MASK
+                self._note(Placed(self.modseq, mailbox, uid, sha256, internaldate, savedate, flags.split(), origin))
+                self.report.adopted += 1
 
     def _mailboxes(self) -> None:
         db = self.db
@@ -255,7 +325,7 @@ class _Rebuild:
         for number, name, uidvalidity, uidnext, special_use, modseq, removed, removed_at in rows:
             free = name if removed is not None else _free_name(name, taken)
             if free != name:
-                self.ops.append(Renamed(self.modseq, number, free))
+                self._note(Renamed(self.modseq, number, free))
             self._insert_mailbox(number, free, uidvalidity, uidnext, modseq, special_use, removed, removed_at)
         db.execute("INSERT INTO subscription SELECT name FROM replay.subscription")
         # Places in a mailbox whose making is not in any journal: that pack is gone or damaged.
@@ -273,9 +343,9 @@ class _Rebuild:
     def _make_mailbox(self, number: int, name: str, *, uidnext: int = 1) -> None:
         uidvalidity = max(self._uidvalidity() + 1, self.now & 0xFFFF_FFFF)
         self._insert_mailbox(number, name, uidvalidity, uidnext, self.modseq, "", None, None)
-        self.ops.append(Created(self.modseq, number, name, uidvalidity, [], self.now))
+        self._note(Created(self.modseq, number, name, uidvalidity, [], self.now))
         self.db.execute("INSERT OR IGNORE INTO subscription VALUES (?)", (name,))
-        self.ops.append(Subscribed(self.modseq, name, True))
+        self._note(Subscribed(self.modseq, name, True))
 
     def _insert_mailbox(self, number: int, name: str, *columns: Any) -> None:
         uidvalidity, uidnext, modseq, special_use, removed, removed_at = columns
@@ -313,13 +383,14 @@ class _Rebuild:
             "p.removed_at, p.fate, p.origin, p.sha256 "
             "FROM replay.place p LEFT JOIN main.email e ON e.sha256 = p.sha256 ORDER BY p.key"
         )
-        for key, email, size, flags, *columns, origin, sha256 in rows:
+        for key, found, found_size, flags, *columns, origin, sha256 in rows:
             removed, where = columns[4], f"mailbox {key >> UID_BITS} UID {key & UID_MASK}"
+            email, size = (found, found_size) if found is not None else self._salvage(sha256)
             if email is None:
                 if removed is None:
                     self.report.lose(f"{where}: its bytes (SHA-256 {sha256.hex()[:16]}…) are in no pack")
                     uid = key & UID_MASK
-                    self.ops.append(Removed(self.modseq, key >> UID_BITS, b"%d" % uid, Fate.EXPUNGED, self.now))
+                    self._note(Removed(self.modseq, key >> UID_BITS, b"%d" % uid, Fate.EXPUNGED, self.now))
                 continue  # a tombstone whose bytes were collected
             flagset, _ = self.flagsets.intern(db, frozenset(flags.split()))
             # Origins are unique; two can only meet where a journal is missing.
@@ -329,6 +400,17 @@ class _Rebuild:
                 "removed_at, fate, origin) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (key, email, size, flagset.id, *columns, unique),
             )
+
+    def _salvage(self, sha256: bytes) -> tuple[int | None, int]:
+        """Bytes that a walk of the packs does not find, but that the old database knows where to read."""
+        known = select_row(self.db, "SELECT id, size FROM main.email WHERE sha256 = ?", (sha256,))
+        if known is not None:  # salvaged for another message
+            return known[0], known[1]
+        data = None if self.old is None else self.old.read(sha256)
+        if data is None:
+            return None, 0
+        place = self._pack().add(BLOB, data, sha256)
+        return insert_email(self.db, render(data), place, sha256=sha256), len(data)
 
     def _has_origin(self, origin: bytes) -> bool:
         return self.db.execute("SELECT 1 FROM main.message WHERE origin = ?", (origin,)).get is not None
@@ -356,15 +438,16 @@ class _Rebuild:
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (number << UID_BITS | uid, email, size, EMPTY_FLAGSET, self.modseq, self.now, self.now, self.modseq),
             )
-            self.ops.append(Placed(self.modseq, number, uid, sha256, self.now, self.now, [], None))
+            self._note(Placed(self.modseq, number, uid, sha256, self.now, self.now, [], None))
         self.report.recovered = len(rows)
 
     def _state(self) -> None:
         db = self.db
-        # The last transaction that happened: the journal goes on from it.
-        txn = select_value(db, "SELECT txn FROM replay.journal WHERE believed ORDER BY last DESC LIMIT 1") or 0
-        if self.ops:
-            txn = self._write_journal(txn)
+        self._write_ops()
+        if self.writer is not None:
+            # Synced before the new database is. Killed in between, its journals are read again, and hold.
+            self.writer.flush(sync=True)
+            db.execute("INSERT INTO pack(id, end) VALUES (?, ?)", (self.writer.number, self.writer.end))
         trimmed = select_value(
             db,
             "SELECT ifnull(max(p.removed), 0) FROM replay.place p WHERE p.removed IS NOT NULL "
@@ -372,17 +455,69 @@ class _Rebuild:
         )
         db.execute(
             "UPDATE state SET modseq = ?, trimmed = ?, logged = ?, uidvalidity = ?, txn = ?",
-            (self.modseq, trimmed, self.modseq, self._uidvalidity(), txn),
+            (self.modseq, trimmed, self.modseq, self._uidvalidity(), self.txn),
         )
 
-    def _write_journal(self, parent: int) -> int:
-        """What was decided here, synced before the new database is. Killed in between, it is read again and holds."""
-        txn = int.from_bytes(os.urandom(7), "big")
-        data = encode_journal(Journal(txn, parent, time.time(), self.ops))
-        with closing(PackWriter.create(self.directory / "packs")) as writer:
-            writer.add(JOURNAL, data, hashlib.sha256(data).digest())
-            writer.flush(sync=True)
-        return txn
+
+class _OldDatabase:
+    """The database that is being replaced, as far as it can be read. Nothing is written to it."""
+
+    def __init__(self, db: apsw.Connection, packs: PackReader) -> None:
+        self._db = db
+        self._packs = packs
+
+    @classmethod
+    def open(cls, directory: Path) -> "_OldDatabase | None":
+        """None when it is not there, or is not sound as SQLite sees it."""
+        try:
+            db = connect(directory / "mail.db", "mail")
+        except StoreError:
+            return None
+        try:
+            if select_value(db, "PRAGMA integrity_check(1)") == "ok":
+                return cls(db, PackReader(directory / "packs"))
+        except apsw.Error:
+            pass
+        db.close()
+        return None
+
+    def modseq(self) -> int:
+        return int(select_value(self._db, "SELECT modseq FROM state"))
+
+    def subscriptions(self) -> list[str]:
+        return [name for (name,) in select(self._db, "SELECT name FROM subscription")]
+
+    def mailboxes(self) -> list[Any]:
+        """Rows as in replay.mailbox."""
+        return select(
+            self._db,
+            "SELECT id, name, uidvalidity, special_use, highestmodseq, uidnext, removed, removed_at FROM mailbox",
+        )
+
+    def messages(self) -> Iterator[Any]:
+        """Live ones: key, sha256, internaldate, savedate, flags, modseq, added, origin."""
+        yield from self._db.execute(
+            "SELECT m.key, e.sha256, m.internaldate, m.savedate, ifnull(f.names, ''), m.modseq, m.added, m.origin "
+            "FROM message m JOIN email e ON e.id = m.email LEFT JOIN flagset f ON f.id = m.flags "
+            "WHERE m.removed IS NULL ORDER BY m.key"
+        )
+
+    def read(self, sha256: bytes) -> bytes | None:
+        """A message's bytes, if they are what they should be."""
+        row = select_row(self._db, "SELECT pack, offset, length, codec, size FROM email WHERE sha256 = ?", (sha256,))
+        if row is None:
+            return None
+        pack, offset, length, codec, size = row
+        try:
+            stored = self._packs.read(Place(pack, offset, length), 0, length)
+            data = decode(codec, stored, size)
+        except StoreError:
+            return None
+        return data if hashlib.sha256(data).digest() == sha256 else None
+
+    def close(self) -> None:
+        self._packs.close()
+        self._db.close()
 
 
 class _Bytes:
