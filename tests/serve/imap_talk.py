@@ -129,13 +129,14 @@ class Talk:
     async def until(self, mark: bytes) -> bytes:
         """What is said up to the line that starts with `mark`, that line included."""
         data, self._data = self._data, b""
+        done = 0  # lines before this do not start with it
         async with asyncio.timeout(20):
             while True:
                 data += self.heard()
-                end = _line_starting(data, mark)
-                if end is not None:
-                    self._data = data[end:]
-                    return data[:end]
+                done, found = _line_starting(data, mark, done)
+                if found:
+                    self._data = data[done:]
+                    return data[:done]
                 if self.transport.closed:
                     raise ConnectionError(data)
                 await asyncio.sleep(0.0005)
@@ -173,32 +174,35 @@ class Talk:
         await asyncio.sleep(0)
 
 
-def _line_starting(data: bytes, mark: bytes) -> int | None:
-    """Where the first line that starts with `mark` ends; lines inside literals do not count."""
-    pos = 0
+def _line_starting(data: bytes, mark: bytes, pos: int = 0) -> tuple[int, bool]:
+    """Where the first line from `pos` on that starts with `mark` ends, or where the first unfinished line starts.
+
+    Lines inside literals do not count.
+    """
     while True:
         start = pos
         while True:
             end = data.find(b"\r\n", pos)
             if end < 0:
-                return None
+                return start, False
             pos = end + 2
             literal = _LITERAL.search(data[max(start, pos - 30) : pos])
             if literal is None:
                 break
             pos += int(literal[1])
         if data.startswith(mark, start):
-            return pos
+            return pos, True
 
 
 def _lines(data: bytes) -> list[bytes]:
     """Whole responses, their literals inside."""
     lines = []
-    while data:
-        end = _line_starting(data, b"")
-        assert end is not None, data
-        lines.append(data[: end - 2])
-        data = data[end:]
+    at = 0
+    while at < len(data):
+        end, found = _line_starting(data, b"", at)
+        assert found, data[at:]
+        lines.append(data[at : end - 2])
+        at = end
     return lines
 
 

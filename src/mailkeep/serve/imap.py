@@ -57,7 +57,7 @@ class ImapSession:
 
     def __init__(self, conn: Connection, services: Services) -> None:
         self._conn = conn
-        self._wire = ImapServer(imap_login.limits_after(services))
+        self._wire = ImapServer(imap_login.limits_before(services))
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None  # the command that runs
         self._telling = False  # the task tells news to an idling client; no command runs

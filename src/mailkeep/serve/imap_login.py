@@ -149,6 +149,7 @@ def enter(peer: Peer, info: AccountInfo, method: str) -> Reply:
     except BaseException:
         leave(peer)
         raise
+    peer.wire.limits = limits_after(services)
     peer.conn.set_timeout(services.limits.imap_timeout_s)
     _log.info("login", user=info.name, peer=peer.conn.peer, method=method, tls=peer.conn.is_tls)
     return ok(b"Logged in", b"CAPABILITY " + capabilities(peer))
