@@ -176,7 +176,7 @@ def test_takeout_zip(tmp_path: Path) -> None:
 def test_zip_bombs_are_refused_with_little_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "UNPACKED_MIN", 1 << 20)
     write(tmp_path, {"bomb.zip": zipped({"a.mbox": BOX + b"x" * (8 << 20), "b.eml": MAIL})})
-    assert [box for box, _, _ in walk(tmp_path / "bomb.zip", size_max=64 << 20)][0] == "!"
+    assert next(box for box, _, _ in walk(tmp_path / "bomb.zip", size_max=64 << 20)) == "!"
 
 
 def test_zips_in_zips_end_somewhere(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_file_that_was_named_and_is_no_mail_is_told(tmp_path: Path) -> None:
     write(tmp_path, {"photo.jpg": b"\xff\xd8\xff"})
     ((box, reason, _),) = walk(tmp_path / "photo.jpg")
     assert box == "!" and b"not a mail file" in reason
-    with pytest.raises(UsageError, match="no such file|No such file"):
+    with pytest.raises(UsageError, match="No such file"):
         walk(tmp_path / "nowhere")
 
 

@@ -267,7 +267,7 @@ def _long_thread(post: Correspondence) -> None:
     ids: list[list[str]] = []
     for number in range(40):
         when += post.dice.randint(900, DAY)
-        above = post.dice.choice(ids) if ids and number % 3 else (ids[-1] if ids else [])
+        above = (ids[-1] if number % 4 else post.dice.choice(ids)) if ids else []
         said = words.LIST_TALK[number % len(words.LIST_TALK)]
         sender = post.someone()
         subject = f"[garden] {'Re: ' if number else ''}{words.LIST_SUBJECT}"
