@@ -77,7 +77,7 @@ class Keeping(RuleBasedStateMachine):
     @rule(
         side=SIDES, name=NAMES, content=st.integers(0, 3), flags=FLAGS, date=st.integers(0, 2**31), fail=st.booleans()
     )
-    def append(self, side: int, name: str, content: int, flags: frozenset[str], date: int, fail: bool) -> None:
+    def append(self, side: int, name: str, *, content: int, flags: frozenset[str], date: int, fail: bool) -> None:
         account = self.accounts[side]
         if name not in self.model:
             with pytest.raises(MailboxMissing), account.transaction() as tx:
