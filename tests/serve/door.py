@@ -78,6 +78,8 @@ class Door:
         *,
         implicit_tls: bool = False,
     ) -> T:
+        self.hub = Hub()
+
         async def work(services: Services) -> T:
             listener = Listener(
                 "test",
