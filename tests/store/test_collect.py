@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mailkeep.errors import MessageMissing
+from mailkeep.errors import MessageMissing, StoreFull
 from mailkeep.mail.query import Body
+from mailkeep.store import collect as collection
 from mailkeep.store import search
 from mailkeep.store.account import Account
-from mailkeep.store.blobs import pack_numbers, pack_path
+from mailkeep.store.blobs import PackWriter, pack_numbers, pack_path
 from mailkeep.store.collect import CollectReport, collect
 from mailkeep.store.repair import repair
 from mailkeep.store.staging import Staged
@@ -205,12 +206,15 @@ def test_a_damaged_pack_is_left_as_it_is(store: Store, account: Account) -> None
     assert {problem.kind for problem in problems(store)} <= kinds
 
 
-STEPS = ["tombstones", "emails", "packs", "copied", "synced", "switched", "unlink", "unlinked"]
+STEPS = ["tombstones", "emails", "packs", "copied", "synced", "part", "switched", "unlink", "unlinked"]
 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("nth", [1, 2])
-def test_killed_at_any_step_nothing_is_lost(store: Store, account: Account, step: str, nth: int) -> None:
+def test_killed_at_any_step_nothing_is_lost(
+    store: Store, account: Account, monkeypatch: pytest.MonkeyPatch, step: str, nth: int
+) -> None:
+    monkeypatch.setattr(collection, "_BATCH", 7)
     expunge_half(account)
     live(account, rounds=10, seed=11)
     before = look(account)
@@ -239,6 +243,29 @@ def test_killed_at_any_step_nothing_is_lost(store: Store, account: Account, step
         (account.path / name).unlink(missing_ok=True)
     assert repair(store, account.info).lost == []
     assert see(store) == later
+
+
+@pytest.mark.parametrize("failing", ["add_stored", "flush"])
+def test_a_full_disk_changes_nothing(
+    store: Store, account: Account, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    expunge_half(account)
+    before = look(account)
+    account.rest()
+    packs = pack_numbers(account.packs)
+
+    def full(*_: object, **__: object) -> None:
+        raise StoreFull("No space left in the mail store")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PackWriter, failing, full)
+        report = collect(store, grace_s=NOW, retention_s=NOW, cold_s=NOW)
+    assert report.skipped == ["ann: No space left in the mail store"]
+    assert pack_numbers(account.packs) == packs
+    assert see(store) == before
+    assert problems(store) == []
+    assert collect(store, grace_s=NOW, retention_s=NOW, cold_s=NOW).packs_rewritten == 1
+    assert see(store) == before
 
 
 def test_runs_beside_readers_and_writers(store: Store, account: Account) -> None:

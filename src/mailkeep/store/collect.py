@@ -6,11 +6,12 @@ For each account, in this order, each step safe to be killed in:
 2. Email rows that no message row refers to are deleted (asked again inside the transaction: an append may just have
    taken one up), and forgotten by the search index.
 3. Packs with much garbage, or cold and not yet compressed, are rewritten: live records and journals go to a new pack;
-   it is synced; one transaction points the rows at it and lists the old pack as retired; the old pack stays.
+   it is synced; the rows are pointed at it; the last transaction lists the old pack as retired; it stays.
 4. Packs retired for longer than the grace time are unlinked.
 
-Killed before the transaction of step 3: the new pack is garbage, and its journals are copies that replay knows as
-such. Killed after: the old pack is already listed. At no moment does a row point at bytes that are not synced, and no
+Killed before the rows are switched: the new pack is garbage, and its journals are copies that replay knows as such.
+Killed among them: each row points at one of two good copies, and the old pack is looked at again. Killed after: it is
+already listed. At no moment does a row point at bytes that are not synced, and no
 pack is unlinked that a row, or a copy of mail.db younger than the grace time, points at.
 
 Readers take no lock. One that has looked up a place and finds the pack gone looks the place up again. Writers hold an
@@ -44,6 +45,7 @@ from mailkeep.store.blobs import (
     BLOB,
     HEADER_SIZE,
     JOURNAL,
+    PACK_HEAD_SIZE,
     RAW,
     ZSTD,
     Damage,
@@ -331,7 +333,7 @@ class _Rewriter:
 
         Raises StoreCorrupt when a live record is damaged: the pack then stays as it is, for `verify` to tell.
         """
-        work, db = self._work, self._db
+        work = self._work
         if self._writer is None or self._writer.full:
             self.close()
             self._writer = PackWriter.create(work.packs)
@@ -341,25 +343,48 @@ class _Rewriter:
             moved = list(self._copies(writer, fd, live, cold=cold))
             work.progress("copied", 0, 0)
             writer.flush(sync=True)
-            work.progress("synced", 0, 0)
-            with _transaction(db):
-                db.executemany(
-                    "UPDATE email SET pack = ?, offset = ?, length = ?, codec = ? "
-                    "WHERE id = ? AND pack = ? AND offset = ?",
-                    ((m.pack, m.offset, m.length, m.codec, m.email, number, m.old_offset) for m in moved),
-                )
-                if db.execute("SELECT 1 FROM email WHERE pack = ? LIMIT 1", (number,)).get is not None:
-                    raise StoreCorrupt("a row points at a record that is not there")
-                db.execute("INSERT OR REPLACE INTO retired VALUES (?, ?)", (number, int(time.time())))
-                db.execute("INSERT OR REPLACE INTO pack(id, end) VALUES (?, ?)", (number, _RETIRED_END))
-                db.execute("INSERT OR REPLACE INTO pack(id, end) VALUES (?, ?)", (writer.number, writer.end))
         except BaseException:
-            # What was copied stays behind as garbage at most; the pack is not used again in this run.
+            self._abandon(start)
+            raise
+        work.progress("synced", 0, 0)
+        try:
+            self._switch(number, moved, writer)
+        except BaseException:
+            # The new pack stays: a commit that reports an error may yet be found in the log after a crash.
             self.close()
             raise
         work.progress("switched", 0, 0)
         work.report.packs_rewritten += 1
         work.report.bytes_written += writer.end - start
+
+    def _switch(self, number: int, moved: list[_Moved], writer: PackWriter) -> None:
+        """Point the rows at their copies. In parts, so that no delivery waits long: both places are good meanwhile."""
+        db = self._db
+        for start in range(0, len(moved), _BATCH):
+            with _transaction(db):
+                db.executemany(
+                    "UPDATE email SET pack = ?, offset = ?, length = ?, codec = ? WHERE id = ? AND pack = ? AND offset = ?",
+                    (
+                        (each.pack, each.offset, each.length, each.codec, each.email, number, each.old_offset)
+                        for each in moved[start : start + _BATCH]
+                    ),
+                )
+            self._work.progress("part", start, len(moved))
+        with _transaction(db):
+            if select(db, "SELECT 1 FROM email WHERE pack = ? LIMIT 1", (number,)):
+                raise StoreCorrupt("a row points at a record that is not there")
+            db.execute("INSERT OR REPLACE INTO retired VALUES (?, ?)", (number, int(time.time())))
+            db.execute("INSERT OR REPLACE INTO pack(id, end) VALUES (?, ?)", (number, _RETIRED_END))
+            db.execute("INSERT OR REPLACE INTO pack(id, end) VALUES (?, ?)", (writer.number, writer.end))
+
+    def _abandon(self, start: int) -> None:
+        """Give up the pack that was being written. If no row points into it, it goes; else its end is garbage."""
+        writer, self._writer = self._writer, None
+        assert writer is not None
+        if start == PACK_HEAD_SIZE:
+            # Still locked, so no other process has put anything into it.
+            pack_path(self._work.packs, writer.number).unlink(missing_ok=True)
+        writer.close()
 
     def _copies(self, writer: PackWriter, fd: int, live: dict[int, int], *, cold: bool) -> Iterator[_Moved]:
         compressor = zstandard.ZstdCompressor(level=_LEVEL)
