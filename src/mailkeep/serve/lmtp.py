@@ -138,12 +138,14 @@ class LmtpSession:
 
     def timed_out(self) -> None:
         if not self._busy:
-            self._goodbye(Reply(421, "4.4.2", "Idle for too long"))
+            self._conn.write(Reply(421, "4.4.2", "Idle for too long").encode())
+            self._conn.close()
 
     def shutdown(self) -> None:
         self._stopping = True
         if not self._busy:
-            self._goodbye(Reply(421, "4.3.2", "Server is stopping"))
+            self._conn.write(Reply(421, "4.3.2", "Server is stopping").encode())
+            self._conn.close()
 
     # --- the loop ---
 
@@ -189,6 +191,7 @@ class LmtpSession:
             self._pump()
 
     def _goodbye(self, reply: Reply) -> None:
+        """For a peer that broke the rules, and may still be sending."""
         self._conn.write(reply.encode())
         self._conn.close(linger=True)
 

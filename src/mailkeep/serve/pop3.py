@@ -212,7 +212,8 @@ class Pop3Session:
     def shutdown(self) -> None:
         self._stopping = True
         if not self._busy:
-            self._goodbye(err("Server is stopping", "SYS/TEMP"))
+            self._conn.write(err("Server is stopping", "SYS/TEMP"))
+            self._conn.close()
 
     # --- the loop ---
 
@@ -281,6 +282,7 @@ class Pop3Session:
             self._pump()
 
     def _goodbye(self, reply: bytes) -> None:
+        """For a peer that broke the rules, and may still be sending."""
         self._conn.write(reply)
         self._conn.close(linger=True)
 
