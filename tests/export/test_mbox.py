@@ -211,3 +211,17 @@ def test_long_messages_come_in_slices_that_join(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(mbox, "_SLICE", 64)
     assert messages(data) == whole
     assert whole[0] == ("Subject: long\n\n" + body.replace("\n>From", "\nFrom")).replace("\n", "\r\n").encode()
+
+
+def test_pages_behind_are_given_back_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mbox, "_BEHIND_MAX", 1 << 16)
+    data = b"".join(f"{FROM}Subject: {n}\n\n{'body ' * 2000}\n\n".encode() for n in range(100))
+    path = tmp_path / "box"
+    path.write_bytes(data)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        found = [
+            b"".join(item.chunks)
+            for item in mbox.read(mapped, "box", Skipped(), size_max=SIZE_MAX)
+            if isinstance(item, Item)
+        ]
+    assert found == messages(data) and len(found) == 100

@@ -73,6 +73,7 @@ class Importer:
     summary: Summary = field(default_factory=Summary)
     _seen: dict[bytes, int] = field(default_factory=dict)
     _targets: dict[str, tuple[MailboxId, int]] = field(default_factory=dict)
+    _names: dict[str, str] = field(default_factory=dict)
     _specials: dict[str, str] = field(default_factory=dict)
 
     def files(self, paths: Sequence[Path]) -> Summary:
@@ -146,7 +147,13 @@ class Importer:
         return _Waiting(item, staging, digest.digest(), names)
 
     def _name(self, name: str) -> str:
-        """The mailbox for a place that a reader named."""
+        """The mailbox for a place that a reader named. Raises NotAllowed."""
+        made = self._names.get(name)
+        if made is None:
+            made = self._names[name] = self._make_name(name)
+        return made
+
+    def _make_name(self, name: str) -> str:
         levels = [level.strip() for level in name.split("/") if level.strip()]
         if self.into is not None:
             # Below a mailbox of the user's choice, INBOX is a name like any other.

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Final
 
 from mailkeep.mail.flags import SYSTEM_FLAGS
@@ -62,6 +63,7 @@ class Skipped:
 
 # --- bytes -----------------------------------------------------------------------------------------------------------
 
+_FOLD = re.compile(rb"\n[ \t]+")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
@@ -110,10 +112,15 @@ def header_block(data: Buffer, start: int = 0, end: int | None = None) -> bytes:
         step *= 4
 
 
+@cache
+def _field_pattern(name: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb"(?im)^" + re.escape(name) + rb"[ \t]*:[ \t]*(.*(?:\n[ \t].*)*)")
+
+
 def field_values(header: bytes, name: bytes) -> list[bytes]:
     """The values of one header field in an LF header block, unfolded, first to last."""
-    found = re.findall(rb"(?im)^" + re.escape(name) + rb"[ \t]*:[ \t]*(.*(?:\n[ \t].*)*)", header)
-    return [re.sub(rb"\n[ \t]+", b" ", value).strip() for value in found]
+    found = _field_pattern(name).findall(header)
+    return [_FOLD.sub(b" ", value).strip() if b"\n" in value else value.strip() for value in found]
 
 
 def field_value(header: bytes, name: bytes) -> bytes | None:

@@ -26,6 +26,7 @@ The hard part is doing this to files larger than memory: the file is mapped, fou
 are cut out in slices.
 """
 
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -60,6 +61,7 @@ _HEADER_LINE = re.compile(rb"(?:[!-9;-~]{1,200}[ \t]*:|>+From )")
 _QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
 _LINE_MAX: Final = 4096
 _SLICE: Final = 1 << 20
+_BEHIND_MAX: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,9 @@ def is_mbox(head: bytes) -> bool:
 def read(data: Buffer, source: str, skipped: Skipped, *, size_max: int) -> Iterator[Item | Bad]:
     """All messages of a mapped file, in order."""
     dialect = detect(data)
+    kept = 0  # everything before it was given back to the system
     for number, span in enumerate(spans(data, dialect), 1):
+        kept = _give_back(data, kept, span.start)
         where = f"{source}#{number}"
         size = span.end - span.start
         if size > size_max:
@@ -141,8 +145,9 @@ def detect(data: Buffer) -> Dialect:
     dated = bool(_DATE.search(line))
     dialect = Dialect(by_length=False, quoted=True, dated=dated)
     inner = False
-    at = start
+    at, kept = start, 0
     while at < len(data):
+        kept = _give_back(data, kept, at)
         body, length = _declared(data, at)
         if length is None:
             return dialect
@@ -172,6 +177,15 @@ def spans(data: Buffer, dialect: Dialect) -> Iterator[Span]:
             end = _without_blank(data, start, after)
         yield Span(line, start, end, after)
         at = after
+
+
+def _give_back(data: Buffer, kept: int, at: int) -> int:
+    """Let go of the pages behind us: read once, they would count as our memory until the system wants them back."""
+    if not isinstance(data, mmap.mmap) or at - kept < _BEHIND_MAX:
+        return kept
+    end = at & -mmap.PAGESIZE
+    data.madvise(mmap.MADV_DONTNEED, kept, end - kept)
+    return end
 
 
 def _first(data: Buffer) -> int:
@@ -220,11 +234,9 @@ def _without_blank(data: Buffer, start: int, end: int) -> int:
     """`end` without the empty line that the file's writer put there, unless that line ends the header."""
     for blank in (b"\r\n", b"\n"):
         cut = end - len(blank)
-        if cut > start and data[cut:end] == blank and data[cut - 1 : cut] == b"\n":
-            header = header_block(data, start, end)
+        if cut > start and data[cut - 1 : end] == b"\n" + blank:
             # A message of nothing but a header: the one empty line that is left is its own.
-            head = data[start : min(cut, start + 2 * len(header) + 4)]
-            return cut if b"\n\n" in head or b"\n\r\n" in head else end
+            return cut if data.find(b"\n" + blank, start - 1, cut) >= 0 else end
     return end
 
 
@@ -286,9 +298,9 @@ _MOZILLA_EXPUNGED: Final = 0x8
 
 def status_flags(header: bytes) -> frozenset[str] | None:
     """Flags from the headers that mbox programs keep them in. None: the program's user had deleted it already."""
-    if b"tatus" not in header and b"X-Key" not in header and b"-Keys" not in header:
-        return frozenset()
     flags: set[str] = set()
+    if b"X-" not in header:
+        return frozenset({SEEN}) if b"R" in (field_value(header, b"Status") or b"") else frozenset()
     for name, letters in ((b"Status", _STATUS), (b"X-Status", _X_STATUS)):
         value = field_value(header, name) or b""
         flags |= {flag for letter, flag in letters if letter in value}

@@ -399,8 +399,10 @@ def _mbox(file: Entry, place: Place, source: str, walk: Walk) -> Found:
         with _opened(file) as stream, _mapped(stream) as data:
             for item in mbox.read(data, source, walk.skipped, size_max=walk.size_max):
                 # Labels of Gmail are places of their own; the name of the Takeout file is none.
-                placed = isinstance(item, Item) and item.mailboxes == ("",)
-                yield replace(item, mailboxes=(name,)) if placed and isinstance(item, Item) else item
+                if name and isinstance(item, Item) and item.mailboxes == ("",):
+                    yield replace(item, mailboxes=(name,))
+                else:
+                    yield item
     except (OSError, *_ZIP_ERRORS) as error:
         yield Bad(source, _reason(error), file.size)
 
