@@ -92,6 +92,7 @@ class Account:
         self._pack: PackWriter | None = None
         self._synchronous = ""
         self._wal_pages = 0
+        self._checkpointed = 0
 
         self._header_sets: dict[tuple[bytes, ...], int] = {}
         self._wanted_sets: set[tuple[bytes, ...]] = set()
@@ -157,7 +158,7 @@ class Account:
                 db.close()
         self._reader = self._writer = None
         self._synchronous = ""
-        self._wal_pages = 0
+        self._wal_pages = self._checkpointed = 0
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
@@ -486,6 +487,8 @@ class Account:
         return self._writer
 
     def _note_wal(self, _db: apsw.Connection, _name: str, pages: int) -> int:
+        if pages < self._wal_pages:  # it started over
+            self._checkpointed = 0
         self._wal_pages = pages
         return apsw.SQLITE_OK
 
@@ -498,15 +501,16 @@ class Account:
 
     def checkpoint(self) -> None:
         """Copy a long log into the database. After the answer is out: it syncs, and may take some milliseconds."""
-        if self._wal_pages < CHECKPOINT_PAGES:
+        if self._wal_pages - self._checkpointed < CHECKPOINT_PAGES:
             return
         with self.write_lock:
             if self._writer is None:
                 return
+            # A long reader (a search) keeps the log from starting over: go on only when it has grown by as much again.
+            self._checkpointed = self._wal_pages
             # No space, or another one is at it: the log is as good, and a later commit tries again.
             with suppress(apsw.Error):
                 self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            self._wal_pages = 0
 
     @contextmanager
     def pop_lock(self) -> Iterator[None]:

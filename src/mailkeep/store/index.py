@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 BATCHES_MAX: Final = 256
@@ -258,16 +259,17 @@ def without(uids: "array[int]", removed: Sequence[int], *columns: "array[int]") 
 
 
 def _set_flags(index: MailboxIndex, uids: "array[int]", flags: "array[int]", modseq: int) -> None:
-    """Write flags of many messages: whole stretches at once where the UIDs are neighbours in the index."""
-    stack = [(0, len(uids))]
-    while stack:
-        low, high = stack.pop()
-        at = index.position(uids[low])
-        count = high - low
-        if at >= 0 and index.uids[at : at + count] == uids[low:high]:
-            index.flags[at : at + count] = flags[low:high]
-            index.modseqs[at : at + count] = array("Q", [modseq]) * count
-        elif count > 1:
-            middle = low + count // 2
-            stack.append((low, middle))
-            stack.append((middle, high))
+    """Write flags of many messages. The loop waits meanwhile, so the steps are C's: no Python per message."""
+    modseqs = array("Q", [modseq]) * len(uids)
+    low = bisect_left(index.uids, uids[0])
+    if index.uids[low : low + len(uids)] == uids:  # neighbours: most of the time
+        index.flags[low : low + len(uids)] = flags
+        index.modseqs[low : low + len(uids)] = modseqs
+        return
+    positions = list(map(partial(bisect_left, index.uids), uids))
+    if positions[-1] >= len(index.uids) or list(map(index.uids.__getitem__, positions)) != uids.tolist():
+        here = [number for number, uid in enumerate(uids) if index.position(uid) >= 0]
+        positions = [positions[number] for number in here]
+        flags = array("I", [flags[number] for number in here])
+    deque(map(index.flags.__setitem__, positions, flags), maxlen=0)
+    deque(map(index.modseqs.__setitem__, positions, modseqs), maxlen=0)

@@ -41,6 +41,11 @@ class Outcome:
     last: int
     effects: list[Effect]
 
+    @property
+    def moved(self) -> bool:
+        """Whether anybody else needs to know."""
+        return self.last != self.base
+
 
 @dataclass(slots=True)
 class _Mark:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, TypeVarTuple
 
-from mailkeep.errors import StoreError
+from mailkeep.errors import StoreBusy, StoreError
 from mailkeep.store.account import Account
 from mailkeep.store.failure import translated
 from mailkeep.store.index import MailboxIndex
@@ -82,7 +82,10 @@ class Offload:
             lane.waiting.append(_Work(work, future, durable, by))
             start, lane.running = not lane.running, True
         if start:
-            self._writers.submit(self._drain, lane)
+            try:
+                self._writers.submit(self._drain, lane)
+            except RuntimeError:
+                raise StoreBusy("The mail store is closing") from None
         return await future
 
     async def read(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
@@ -114,7 +117,7 @@ class Offload:
                     lane.running = False
                     return
             outcome = self._run(account, works)
-            if outcome is not None:
+            if outcome is not None and outcome.moved:
                 self._store.tell(account)
             try:
                 self._loop.call_soon_threadsafe(self._deliver, account, outcome, works)

@@ -112,6 +112,8 @@ class Store:
 
     def _committed(self, account: Account, outcome: Outcome) -> None:
         # After a transaction in the caller's own thread.
+        if not outcome.moved:
+            return
         self.tell(account)
         if self._loop is None or threading.get_ident() == self._loop_thread:
             account.apply(outcome)
