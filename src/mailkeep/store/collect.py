@@ -18,7 +18,7 @@ Readers take no lock. One that has looked up a place and finds the pack gone loo
 flock on the pack they append to; only packs that nobody holds are rewritten, and they are held meanwhile.
 
 Journals are carried over, since an op dropped here could leave its counterpart standing in another pack (blobs.py).
-One kind may go: a change of flags that every message concerned has since changed again.
+One kind of op may go: a change of flags that every message concerned has since changed again.
 """
 
 import fcntl
@@ -51,6 +51,7 @@ from mailkeep.store.blobs import (
     Damage,
     Flagged,
     PackWriter,
+    Place,
     Record,
     decode_journal,
     encode_journal,
@@ -70,6 +71,7 @@ Cancelled = Callable[[], bool]
 
 GARBAGE_MIN: Final = 0.25  # share of a pack that must be garbage before it is rewritten for that alone
 COLD_S: Final = 30 * 86_400  # a pack not written for so long is compressed
+_RAW_MIN: Final = 4096  # bytes; below, compressing is not worth a new pack
 _SAVES_MIN: Final = 0.9  # a compressed record must be below this share of the raw one
 _BATCH: Final = 2000  # rows a write transaction: a delivery waits no longer than for one of these
 _LEVEL: Final = 6
@@ -262,7 +264,7 @@ class _Collection:
                 self.report.skipped.append(f"{self.directory.name}/packs/{number}.pack: damaged, left as it is")
                 return
             garbage = survey.blob_bytes - sum(size for _, size in live.values())
-            cold = age_s >= self.cold_s and survey.raw_bytes > 0.5 * survey.size
+            cold = age_s >= self.cold_s and survey.raw_bytes > max(_RAW_MIN, 0.5 * survey.blob_bytes)
             if garbage < GARBAGE_MIN * survey.size and not cold:
                 return
             try:
@@ -314,6 +316,9 @@ def _survey(fd: int) -> _Survey | None:
     return _Survey(os.fstat(fd).st_size, blob_bytes, raw_bytes)
 
 
+_Compressor = zstandard.ZstdCompressor | None  # None: leave records as they are
+
+
 class _Rewriter:
     """Copies packs into a new one, as many as fit."""
 
@@ -321,6 +326,7 @@ class _Rewriter:
         self._work = work
         self._db = db
         self._writer: PackWriter | None = None
+        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
         self._journals: set[tuple[int, int]] = set()  # (txn, crc) of those copied in this run: no copies of copies
 
     def close(self) -> None:
@@ -363,7 +369,8 @@ class _Rewriter:
         for start in range(0, len(moved), _BATCH):
             with _transaction(db):
                 db.executemany(
-                    "UPDATE email SET pack = ?, offset = ?, length = ?, codec = ? WHERE id = ? AND pack = ? AND offset = ?",
+                    "UPDATE email SET pack = ?, offset = ?, length = ?, codec = ? "
+                    "WHERE id = ? AND pack = ? AND offset = ?",
                     (
                         (each.pack, each.offset, each.length, each.codec, each.email, number, each.old_offset)
                         for each in moved[start : start + _BATCH]
@@ -387,50 +394,45 @@ class _Rewriter:
         writer.close()
 
     def _copies(self, writer: PackWriter, fd: int, live: dict[int, int], *, cold: bool) -> Iterator[_Moved]:
-        compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        compressor = self._compressor if cold else None
         for record in walk(fd, verify=False):
             if isinstance(record, Damage):
                 return  # an unfinished tail: the survey let nothing else through
             if record.kind == BLOB:
                 email = live.get(record.offset)
                 if email is not None:
-                    yield self._copy_blob(writer, fd, record, email, compressor if cold else None)
+                    yield self._copy_blob(writer, fd, record, email, compressor)
             else:
-                self._copy_journal(writer, fd, record)
+                self._copy_journal(writer, fd, record, compressor)
             if self._work.cancelled():
                 raise StoreBusy("cancelled")
 
-    def _copy_blob(
-        self, writer: PackWriter, fd: int, record: Record, email: int, compressor: zstandard.ZstdCompressor | None
-    ) -> _Moved:
+    def _copy_blob(self, writer: PackWriter, fd: int, record: Record, email: int, compressor: _Compressor) -> _Moved:
         data = read_record(fd, record)  # proves CRC and digest: damage is never copied as if it were whole
-        codec, stored, crc = record.codec, data, record.crc
-        if record.codec != RAW:
-            stored = os.pread(fd, record.length, record.offset + HEADER_SIZE)
-        elif compressor is not None:
-            packed = compressor.compress(data)
-            if len(packed) < _SAVES_MIN * len(data):
-                codec, stored, crc = ZSTD, packed, zlib.crc32(packed)
-                self._work.report.compressed += 1
-        place = writer.add_stored(BLOB, codec, stored, size=record.size, digest=record.digest, crc=crc)
+        if record.codec == RAW:
+            codec, place = _add(writer, BLOB, data, digest=record.digest, compressor=compressor)
+            self._work.report.compressed += codec == ZSTD
+        else:
+            codec, place = record.codec, _add_as_it_is(writer, fd, record)
         return _Moved(email, record.offset, place.pack, place.offset, place.length, codec)
 
-    def _copy_journal(self, writer: PackWriter, fd: int, record: Record) -> None:
-        data = read_record(fd, record)
+    def _copy_journal(self, writer: PackWriter, fd: int, record: Record, compressor: _Compressor) -> None:
+        data, digest = read_record(fd, record), record.digest
         if record.kind == JOURNAL:
             journal = decode_journal(data)
             if (journal.txn, record.crc) in self._journals:
                 return
             self._journals.add((journal.txn, record.crc))
             ops = [op for op in journal.ops if not (isinstance(op, Flagged) and self._superseded(op))]
-            if len(ops) < len(journal.ops):
-                if not ops:
-                    return
-                data = encode_journal(msgspec.structs.replace(journal, ops=ops))
-                writer.add(JOURNAL, data, hashlib.sha256(data).digest())
+            if not ops:
                 return
-        stored = os.pread(fd, record.length, record.offset + HEADER_SIZE)
-        writer.add_stored(record.kind, record.codec, stored, size=record.size, digest=record.digest, crc=record.crc)
+            if len(ops) < len(journal.ops):
+                data = encode_journal(msgspec.structs.replace(journal, ops=ops))
+                digest = hashlib.sha256(data).digest()
+        if record.codec == RAW or digest != record.digest:
+            _add(writer, record.kind, data, digest=digest, compressor=compressor)
+        else:
+            _add_as_it_is(writer, fd, record)
 
     def _superseded(self, op: Flagged) -> bool:
         """Whether every message's flags are, by now, those of a later change."""
@@ -443,6 +445,19 @@ class _Rewriter:
             if found is not None:
                 return False
         return True
+
+
+def _add(writer: PackWriter, kind: int, data: bytes, *, digest: bytes, compressor: _Compressor) -> tuple[int, Place]:
+    """A record of this data, compressed when that is asked for and saves something: its codec and place."""
+    stored = data if compressor is None else compressor.compress(data)
+    if compressor is None or len(stored) > _SAVES_MIN * len(data):
+        return RAW, writer.add(kind, data, digest)
+    return ZSTD, writer.add_stored(kind, ZSTD, stored, size=len(data), digest=digest, crc=zlib.crc32(stored))
+
+
+def _add_as_it_is(writer: PackWriter, fd: int, record: Record) -> Place:
+    stored = os.pread(fd, record.length, record.offset + HEADER_SIZE)
+    return writer.add_stored(record.kind, record.codec, stored, size=record.size, digest=record.digest, crc=record.crc)
 
 
 @contextmanager
