@@ -54,6 +54,7 @@ REFUSALS: Final = {
 
 Sockets = list[tuple[str, socket.socket]]  # door, listening socket
 Reload = Callable[[], Config]
+TlsFiles = tuple[Path, Path] | None  # certificate and key
 
 
 # --- before the sessions ---------------------------------------------------------------------------------------------
@@ -76,14 +77,16 @@ def prepare(config: Config) -> None:
         ) from None
 
 
-def certificate_files(config: Config) -> tuple[Path, Path] | None:
+def certificate_files(config: Config) -> TlsFiles:
     """Certificate and key: the configured ones, or a self-signed pair when every door is on loopback.
 
-    Raises ConfigError when a door that others can reach would have none: no client could log in on it.
+    Raises ConfigError when they cannot be used, and when a door that others can reach would have none: no client could
+    log in on it.
     """
-    from mailkeep.serve.tls import make_self_signed
+    from mailkeep.serve.tls import TlsConfig, make_self_signed
 
     if config.tls_certificate is not None and config.tls_key is not None:
+        TlsConfig(config.tls_certificate, config.tls_key)  # what is wrong with them is said now, not by each worker
         return config.tls_certificate, config.tls_key
     doors = [(door, at) for door, listen in config.listen.items() for at in listen if door != "lmtp"]
     public = [f"{door} {at}" for door, at in doors if not at.is_loopback]
@@ -136,7 +139,7 @@ class Server:
 
     config: Config
     sockets: Sockets
-    tls_files: tuple[Path, Path] | None
+    tls_files: TlsFiles
     reload_config: Reload
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -268,9 +271,10 @@ async def _close_idle(store: "Store") -> None:
             _log.warning("idle accounts were not closed", reason=error.text)
 
 
-def serve(config: Config, everybody: Sequence[Sockets], *, reload: Reload, ready: Callable[[], None]) -> int:
+def serve(
+    config: Config, everybody: Sequence[Sockets], tls_files: TlsFiles, *, reload: Reload, ready: Callable[[], None]
+) -> int:
     """Serve until a signal says stop; the exit code. `ready` is called once every door answers."""
-    tls_files = certificate_files(config)
     reader, writer = os.pipe()  # nobody writes: it closes with the last process that holds `writer`, the parent
     if len(everybody) > 1:
         return _Supervisor(config, everybody, tls_files, reload, reader, writer).run(ready)
@@ -333,7 +337,7 @@ class _Supervisor:
 
     config: Config
     everybody: Sequence[Sockets]
-    tls_files: tuple[Path, Path] | None
+    tls_files: TlsFiles
     reload_config: Reload
     reader: int
     writer: int

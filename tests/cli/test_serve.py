@@ -215,3 +215,50 @@ def test_new_mail_is_indexed_in_the_background(tmp_path: Path) -> None:
     app.index_changed(store, seen, lambda: False)
     assert seen == before
     store.close()
+
+
+def test_an_import_is_told_to_a_client_that_idles(tmp_path: Path) -> None:
+    (tmp_path / "x.eml").write_bytes(b"Subject: x\n\nbody\n")
+    with Server(tmp_path / "data", users=USERS) as server:
+        client = login(server)
+        client.select("INBOX")
+        client.send(b"i IDLE\r\n")
+        assert client.readline().startswith(b"+")
+        run_command("import", str(tmp_path / "x.eml"), "--user", "anna@example.org", "--data", str(server.data))
+        assert client.readline() == b"* 1 EXISTS\r\n"
+        client.shutdown()
+
+
+def test_workers_share_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "lmtp"
+    with serving("--data", tmp_path / "data", "--lmtp", path, "--workers", "2") as (_, lines):
+        assert lines == [f"listening lmtp {path}", "ready"]
+        for _ in range(4):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+                assert client.recv(100).startswith(b"220 ")
+    assert not path.exists()
+
+
+def test_a_store_that_cannot_be_opened_is_said_before_any_worker_starts(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "directory.db").write_bytes(b"this is no database, whatever its name says" * 100)
+    for workers in ("1", "2"):
+        done = run_command(
+            "serve", "--data", str(tmp_path / "data"), "--imap", "127.0.0.1:0", "--workers", workers, check=False
+        )
+        assert done.returncode == 74 and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_key_that_does_not_fit_is_a_configuration_error(tmp_path: Path) -> None:
+    from mailkeep.serve.tls import make_self_signed
+
+    certificate, _ = make_self_signed(tmp_path / "one", hostname="a.example.org")
+    _, key = make_self_signed(tmp_path / "two", hostname="b.example.org")
+    file = tmp_path / "c.toml"
+    file.write_text(f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"\n')
+    done = run_command(
+        "serve", "--data", str(tmp_path / "d"), "--config", str(file), "--imap", "127.0.0.1:0", check=False
+    )
+    assert done.returncode == 78 and done.stderr.count("\n") == 1
+    assert "key" in run_command("doctor", "--data", str(tmp_path / "d"), "--config", str(file), check=False).stdout

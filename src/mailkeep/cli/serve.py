@@ -8,7 +8,7 @@ import click
 
 from mailkeep import config as configuration
 from mailkeep import log
-from mailkeep.cli.output import Call, Out, common, human_size
+from mailkeep.cli.output import Call, Out, common, human_size, opened, watched
 from mailkeep.config import DOORS, Config
 from mailkeep.errors import UsageError
 
@@ -44,9 +44,12 @@ def serve(call: Call, *, workers: int | None, demo: bool, **listen: tuple[str, .
     from mailkeep import app
 
     app.prepare(settings)
+    tls_files = app.certificate_files(settings)
     everybody = app.bind(settings)
     if demo:
         fill_demo(settings, out)
+    with opened(settings, create=True) as store:  # what is wrong with the store is said here, with its own exit code
+        empty = not store.directory.list()
     doors = [(door, app.shown_address(sock)) for door, sock in everybody[0]]
 
     def ready() -> None:
@@ -54,11 +57,13 @@ def serve(call: Call, *, workers: int | None, demo: bool, **listen: tuple[str, .
             out.say(f"listening {door} {where}")
         if demo:
             _greet(out, doors)
+        if empty:
+            out.warn("There are no accounts yet; make one with `mailkeep user add NAME`.")
         out.say("ready")
         out.facts({"ready": True, "pid": os.getpid(), "doors": [{"door": d, "address": a} for d, a in doors]})
         sys.stdout.flush()
 
-    return app.serve(settings, everybody, reload=read, ready=ready)
+    return app.serve(settings, everybody, tls_files, reload=read, ready=ready)
 
 
 def _check(settings: Config, demo: bool) -> None:
@@ -74,7 +79,6 @@ def _check(settings: Config, demo: bool) -> None:
 
 def fill_demo(settings: Config, out: Out) -> None:
     """Make the account and its mail, unless they are there. What the user deleted since does not come back."""
-    from mailkeep.cli.output import opened, watched
     from mailkeep.export import demo
     from mailkeep.export.importer import Importer
     from mailkeep.serve.auth import Secret, make_credentials
