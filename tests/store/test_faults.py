@@ -18,6 +18,7 @@ from mailkeep.mail.flags import SEEN
 from mailkeep.store import Account, Staged, Store, Transaction
 from mailkeep.store.blobs import BLOB, HEADER_SIZE, PACK_HEAD_SIZE, Damage, PackWriter, Record, read_record, walk
 from tests.messages import numbered
+from tests.store.mail import problems
 
 
 class Disk:
@@ -84,7 +85,7 @@ def put(account: Account, number: int, size: int = 0) -> None:
     ("error", "raised"), [(errno.ENOSPC, StoreFull), (errno.EROFS, StoreReadOnly), (errno.EIO, StoreReadOnly)]
 )
 def test_a_failing_pack_loses_nothing_that_was_acknowledged(
-    account: Account, disk: Disk, *, error: int, raised: type[Exception], short: bool, size: int
+    store: Store, account: Account, disk: Disk, *, error: int, raised: type[Exception], short: bool, size: int
 ) -> None:
     put(account, 1, size)
     disk.count, disk.error, disk.short = 0, error, short
@@ -102,10 +103,13 @@ def test_a_failing_pack_loses_nothing_that_was_acknowledged(
         put(account, 20 + fail_at, size)
         expected.append(numbered(20 + fail_at, size=size))
         assert contents(account) == expected
+    assert problems(store) == []
     assert account.keywords() == ["k1", "k2", *sorted(f"k{20 + number}" for number in range(1, calls + 1))]
 
 
-def test_a_disk_that_stays_full_is_told_each_time_and_not_held_against_the_store(account: Account, disk: Disk) -> None:
+def test_a_disk_that_stays_full_is_told_each_time_and_not_held_against_the_store(
+    store: Store, account: Account, disk: Disk
+) -> None:
     put(account, 1)
     disk.count, disk.fail_at, disk.fail_all = 0, 1, True
     for number in range(2, 5):
@@ -117,6 +121,7 @@ def test_a_disk_that_stays_full_is_told_each_time_and_not_held_against_the_store
     disk.fail_at = None
     put(account, 5)
     assert contents(account) == [numbered(1), numbered(5)]
+    assert problems(store) == []
 
 
 def test_one_large_message_without_space_fails_alone(account: Account, disk: Disk) -> None:
@@ -145,7 +150,7 @@ def page_limit(account: Account) -> Iterator[None]:
         account._writer_db("FULL").execute("PRAGMA max_page_count=1000000")
 
 
-def test_a_full_database_fails_the_writes_and_comes_back(account: Account) -> None:
+def test_a_full_database_fails_the_writes_and_comes_back(store: Store, account: Account) -> None:
     put(account, 0)
     done = [numbered(0)]
     with page_limit(account):
@@ -166,9 +171,10 @@ def test_a_full_database_fails_the_writes_and_comes_back(account: Account) -> No
     assert account.mailbox("INBOX").messages == len(done) + 1
     index = account.index(inbox(account))
     assert len(index.uids) == len(done) + 1
+    assert problems(store) == []
 
 
-def test_a_failed_commit_is_no_commit(account: Account) -> None:
+def test_a_failed_commit_is_no_commit(store: Store, account: Account) -> None:
     put(account, 1)
     boxes = account.mailboxes()
     with pytest.raises(StoreFull), account.write_lock:
@@ -185,6 +191,7 @@ def test_a_failed_commit_is_no_commit(account: Account) -> None:
     assert account.mailboxes() == boxes
     put(account, 3)
     assert contents(account) == [numbered(1), numbered(3)]
+    assert problems(store) == []
     assert not any(isinstance(found, Damage) for found in records(account))
 
 

@@ -15,6 +15,7 @@ from mailkeep.errors import MailboxMissing, StoreFull
 from mailkeep.mail.flags import SEEN
 from mailkeep.store import Account, Offload, Staged, Store, Transaction
 from tests.messages import numbered
+from tests.store.mail import problems
 
 
 def run(store: Store, work: Callable[[Offload], Awaitable[None]]) -> None:
@@ -277,6 +278,7 @@ def test_a_killed_writer_leaves_all_it_was_told_is_stored(store: Store, account:
         account.release(index)
         with account.transaction() as tx:
             told.append(tx.append(inbox, Staged.of(numbered(10_000 + round))).uid)
+    assert problems(store) == []
     rows = account.fetch(inbox, sorted(told), ("uid", "email"))
     assert len({account.read(row[1]) for row in rows}) == len(told)
 

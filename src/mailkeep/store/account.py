@@ -7,28 +7,28 @@ loop's, or, without a loop, to the one thread there is.
 Handles (databases, packs) are opened when needed and closed when idle: a server has many accounts and few in use.
 """
 
-import fcntl
 import os
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 
-from mailkeep.errors import MailboxMissing, MessageMissing, NotAllowed, StoreBusy, StoreError
+from mailkeep.errors import MailboxMissing, MessageMissing, NotAllowed, StoreError
 from mailkeep.mail.ids import AccountId, MailboxId
 from mailkeep.mail.mailbox_name import check_name
 from mailkeep.mail.query import Query
 from mailkeep.store import messages, search
 from mailkeep.store.blobs import RAW, PackReader, PackWriter, decode
-from mailkeep.store.failure import translate, translated
+from mailkeep.store.failure import translated
 from mailkeep.store.flagsets import FlagSet, FlagSets
 from mailkeep.store.index import Effect, MailboxIndex, Snapshot
 from mailkeep.store.ledger import Ledger, Outcome, known_end
+from mailkeep.store.locks import locked, using
 from mailkeep.store.mailboxes import Mailbox, find_mailbox, list_mailboxes, list_removed
 from mailkeep.store.messages import Changes
 from mailkeep.store.schema import HEADER_SET_BITS, connect, select, select_row, select_value
@@ -83,7 +83,8 @@ class Account:
         self._closed = False
 
         self._reading = threading.RLock()  # around `_reader`, `_packs` and `_inflated`
-        self._lock_fd = -1
+        self._held: ExitStack | None = None  # the account's lock, shared
+        self._file = (0, 0)  # device and inode of the mail.db that is cached here
         self._reader: apsw.Connection | None = None
         self._packs = PackReader(self.packs)
         self._inflated: tuple[int, bytes] = (0, b"")  # the last compressed email read
@@ -115,18 +116,20 @@ class Account:
         with self._reading:
             if self._closed:
                 raise StoreError("The mail store is closed")
-            if self._lock_fd >= 0:
+            if self._held is not None:
                 return
-            with translated():
-                fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(fd)
-                if isinstance(error, BlockingIOError):
-                    raise StoreBusy("The account is being repaired") from error
-                raise translate(error) from error
-            self._lock_fd = fd
+            with ExitStack() as stack, translated():
+                stack.enter_context(using(self.path))
+                stat = os.stat(self.path / "mail.db")
+                if (stat.st_dev, stat.st_ino) != self._file:
+                    # Repaired while nobody had it open: rebuilt, with other numbers for flag sets and emails.
+                    self._file = (stat.st_dev, stat.st_ino)
+                    self._flagsets = FlagSets()
+                    self._header_sets = {}
+                    self._header_rows = []
+                    self._inflated = (0, b"")
+                    self._seen_modseq = -1
+                self._held = stack.pop_all()
 
     @contextmanager
     def _read(self) -> Iterator[apsw.Connection]:
@@ -159,9 +162,9 @@ class Account:
         self._reader = self._writer = None
         self._synchronous = ""
         self._wal_pages = self._checkpointed = 0
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def close_idle(self) -> None:
         """Close the handles if nobody used the account since the last call of this, and no session has it open.
@@ -515,13 +518,5 @@ class Account:
     @contextmanager
     def pop_lock(self) -> Iterator[None]:
         """The one session that may delete by POP3, over all processes. Raises StoreBusy while another has it."""
-        with translated():
-            fd = os.open(self.path / "pop.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StoreBusy("Another session has the mailbox locked") from None
+        with locked(self.path / "pop.lock", alone=True, busy="Another session has the mailbox locked"):
             yield
-        finally:
-            os.close(fd)
