@@ -241,6 +241,14 @@ def test_a_damaged_store_is_found_and_repaired(keep: Keep, tmp_path: Path) -> No
     assert "nothing to repair" in keep("repair")
 
 
+def test_an_account_in_use_is_not_repaired(keep: Keep) -> None:
+    store = Store.open(keep.data)
+    store.account("anna@example.org").mailboxes()
+    assert "in use" in keep("repair", code=75)
+    store.close()
+    assert "nothing to repair" in keep("repair")
+
+
 def test_gc_counts_what_it_did(keep: Keep, tmp_path: Path) -> None:
     keep("import", folder(tmp_path / "mail", 3), "--user", "anna@example.org")
     assert "freed" in keep("gc", "--retention", "0s", "--grace", "0s")

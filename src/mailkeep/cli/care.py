@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from mailkeep import config as configuration
-from mailkeep.cli.output import OK, SOME_FAILED, Call, Out, common, human_size, opened, plural, watched
+from mailkeep.cli.output import BUSY, OK, SOME_FAILED, Call, Out, common, human_size, opened, plural, watched
 from mailkeep.errors import AccountMissing, MailboxMissing, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def repair(call: Call, names: tuple[str, ...], rebuild: bool) -> int:
     """
     from mailkeep.store import repair as mending
 
-    out, failed = call.out, False
+    out, failed, busy = call.out, False, False
     done: list[dict[str, Any]] = []
     with opened(call.settings()) as store:
         for info in _accounts(store, names) or store.directory.list():
@@ -94,7 +94,7 @@ def repair(call: Call, names: tuple[str, ...], rebuild: bool) -> int:
                 with watched(out, f"Repairing {info.name}", "") as progress:
                     report = mending.repair(store, info, _listener(progress), rebuild=rebuild)
             except StoreError as error:
-                failed = True
+                busy, failed = busy or error.temporary, failed or not error.temporary
                 out.warn(f"{info.name}: not repaired: {error.text}")
                 done.append({"account": info.name, "action": "failed", "error": error.text})
                 continue
@@ -114,7 +114,7 @@ def repair(call: Call, names: tuple[str, ...], rebuild: bool) -> int:
             )
             _tell_repair(out, report)
     out.facts({"accounts": done})
-    return SOME_FAILED if failed else OK
+    return SOME_FAILED if failed else BUSY if busy else OK
 
 
 def _tell_repair(out: Out, report: "RepairReport") -> None:

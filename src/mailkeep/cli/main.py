@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 from mailkeep import __version__
-from mailkeep.cli.output import INTERRUPTED, USAGE, exit_code
+from mailkeep.cli.output import INTERRUPTED, USAGE, exit_code, told
 from mailkeep.errors import MailkeepError
 
 # name → (module, object); the order is that of the help.
@@ -99,7 +99,7 @@ def run(arguments: list[str]) -> int:
     except MailkeepError as error:
         if debug:
             traceback.print_exc()
-        return _failed(error.text, exit_code(error), as_json)
+        return _failed(told(error), exit_code(error), as_json)
     except Exception as error:
         if debug:
             raise

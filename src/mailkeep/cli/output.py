@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mailkeep.store.store import Store
 
 OK: Final = 0
+BUSY: Final = 75
 SOME_FAILED: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
@@ -40,6 +41,21 @@ EXIT_CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (errors.StoreError, USAGE),  # no such account, no such mailbox, a bad name: what was asked for cannot be
     (errors.MailkeepError, SOME_FAILED),
 )
+
+
+# What to do, where the store's own words (which a mail client may see as well) only say what is the matter.
+REMEDIES: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (errors.StoreFull, "make room on the disk, then run it again"),
+    (errors.StoreReadOnly, "let this user write to it, or name another with --data DIR"),
+    (errors.StoreBusy, "try again"),
+    (errors.StoreCorrupt, "run `mailkeep verify`, then `mailkeep repair`"),
+)
+
+
+def told(error: errors.MailkeepError) -> str:
+    """The error's text with what to do about it."""
+    remedy = next((words for kind, words in REMEDIES if isinstance(error, kind)), "")
+    return error.text if not remedy or ";" in error.text or ":" in error.text else f"{error.text}; {remedy}"
 
 
 def exit_code(error: BaseException) -> int:
