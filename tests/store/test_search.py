@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -297,6 +298,40 @@ def test_many_keys_and_ranges(small: Box) -> None:
     assert small.search(And((many, Not(Body("zzzz"))))) == [uid for uid in range(1, 31) if uid % 2]
     wide = Or(tuple(Text(f"nothing{n}") for n in range(100)) + tuple(Larger(10**9 + n) for n in range(2000)))
     assert small.search(wide) == []
+
+
+def test_a_full_disk_makes_search_slower_not_different(small: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(search_index, "_padded", full)
+        assert search.index_pending(small.account.path, 100) == 0
+        assert small.search(Body("garden")) == small.scan(Body("garden"))
+    assert search.index_pending(small.account.path, 100) == 0
+    assert small.search(Body("garden")) == small.scan(Body("garden"))
+
+
+def test_a_foreign_index_in_use_is_not_waited_for(small: Box) -> None:
+    while search.index_pending(small.account.path, 1000):
+        pass
+    db = apsw.Connection(str(small.account.path / "search.db"))
+    db.execute("UPDATE meta SET digest = x'00'")
+    db.close()
+    with search_index.writing(small.account.path):
+        assert search.index_pending(small.account.path, 1000) == 0
+        assert small.search(Body("garden")) == small.scan(Body("garden"))
+    assert small.search(Body("garden")) == small.scan(Body("garden"))
+
+
+def test_text_that_sqlite_cannot_hold_is_indexed_all_the_same(small: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NULs and halves of surrogate pairs: found by what stands around them, and by themselves."""
+    odd = search_index.Texts("subject: x", "before \ud800\0 after", [("subject", "x")])
+    monkeypatch.setattr(search, "texts_of", lambda data: odd)
+    for needle in ("before", "\ud800", "\0 a", "\ud800\0", "after", "er"):
+        assert small.search(Body(needle)) == list(range(1, 31)), needle
+    for needle in ("\ufffd", "\x01", "rx", "\0\0"):
+        assert small.search(Body(needle)) == [], needle
 
 
 def test_a_needle_is_normalised_like_the_text() -> None:

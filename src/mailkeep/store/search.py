@@ -13,14 +13,13 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 
 from mailkeep import log
-from mailkeep.errors import MessageMissing, StoreBusy, StoreCorrupt
+from mailkeep.errors import MessageMissing, StoreCorrupt, StoreError
 from mailkeep.mail.header import HEADER_MAX, decode_words, header_end, iter_fields
 from mailkeep.mail.ids import MailboxId
 from mailkeep.mail.query import Body, Header, Query, Text, matches
@@ -29,7 +28,7 @@ from mailkeep.store import search_index
 from mailkeep.store.blobs import RAW, PackReader, Place, decode
 from mailkeep.store.failure import translated
 from mailkeep.store.locks import using
-from mailkeep.store.schema import UID_BITS, UID_MASK, connect
+from mailkeep.store.schema import UID_BITS, UID_MASK, connect, select, select_value
 from mailkeep.store.search_index import Entry, Texts, Where
 from mailkeep.store.search_plan import EVERY, UNKNOWN, Bounds, Plan, TextKey, compile_query, text_keys
 
@@ -92,7 +91,7 @@ class _Run:
         with ExitStack() as stack:
             indexed = False
             if not self._few(plan):
-                with suppress(StoreBusy):
+                with suppress(StoreError):  # the index is a help, never a condition
                     index_pending(self.directory, CATCH_UP, cancelled=cancelled)
                 indexed = stack.enter_context(search_index.attached(self.db, self.directory))
                 indexed = indexed and _in_step(self.db, self.directory, "search.meta")
@@ -135,7 +134,7 @@ class _Run:
     def _hits(self, key: TextKey, table: str, watermark: object) -> Bounds:
         needle = normalise(key.text)
         if not needle and isinstance(key, Header):
-            needle = normalise(key.name) + ": "  # as header_text writes it: the field is there
+            needle = normalise(key.name)  # where the field is there, its name is in the text
         if not needle:
             return EVERY
         if "\r" in needle:  # CRLF across the border of two fields becomes LF in the text that is indexed
@@ -296,46 +295,45 @@ def read_texts(db: apsw.Connection, packs: PackReader, email: int) -> Texts | No
 # --- keeping the index up
 
 
+_DIGEST: Final = "SELECT sha256 FROM email WHERE id = ?"
+
+
 def _in_step(db: apsw.Connection, directory: Path, meta: str) -> bool:
     """Whether the index speaks of this mail.db's emails; if not it is thrown away."""
     watermark, digest = next(iter(db.execute(f"SELECT watermark, digest FROM {meta}")), (0, b""))
-    if not watermark or db.execute("SELECT sha256 FROM email WHERE id = ?", (watermark,)).get == digest:
+    if not watermark or select_value(db, _DIGEST, (watermark,)) == digest:
         return True
     search_index.distrust(directory)
     return False
 
 
 def index_pending(directory: Path, limit: int, *, cancelled: Cancelled | None = None) -> int:
-    """Index up to `limit` emails that the index lacks; returns how many are left after that.
+    """Index up to `limit` emails that the index lacks; returns how many are left that could be indexed now.
 
-    Call it in a thread, when mail has come in or when idle. Several processes may: one works, the others return.
+    Call it in a thread, when mail has come in or when idle. Several processes may: one works, the others return 0,
+    as it does when the index cannot be written (the disk is full): there is nothing to do before something changes.
     """
-    with _opened(directory) as (db, packs):
+    with _opened(directory) as (db, packs), translated():
         with search_index.writing(directory) as writer:
             if writer is None:
                 return 0
             watermark, digest = writer.watermark()
-            known = db.execute("SELECT sha256 FROM email WHERE id = ?", (watermark,)).get
-            if watermark and known != digest:
-                stale = True
-            else:
-                stale = False
+            foreign = watermark > 0 and select_value(db, _DIGEST, (watermark,)) != digest
+            if not foreign:
                 for entries in _pending(db, packs, watermark, limit):
                     if (cancelled is not None and cancelled()) or not writer.add(entries, after=watermark):
-                        break
+                        return 0
                     watermark = entries[-1].email
-        if stale:
-            search_index.discard(directory)
-            return index_pending(directory, limit, cancelled=cancelled)
-        left = db.execute("SELECT count(*) FROM email WHERE id > ?", (watermark,)).get
-        assert isinstance(left, int)
-        return left
+                return int(select_value(db, "SELECT count(*) FROM email WHERE id > ?", (watermark,)))
+        search_index.distrust(directory)
+        if not search_index.discard(directory):
+            return 0  # in use: whoever comes next does it
+    return index_pending(directory, limit, cancelled=cancelled)
 
 
 def _pending(db: apsw.Connection, packs: PackReader, watermark: int, limit: int) -> Iterator[list[Entry]]:
     """Emails above the watermark, in order, in batches bounded in number and text."""
-    ids = db.execute("SELECT id, sha256 FROM email WHERE id > ? ORDER BY id LIMIT ?", (watermark, limit))
-    rows = iter(list(islice(ids, limit)))
+    rows = select(db, "SELECT id, sha256 FROM email WHERE id > ? ORDER BY id LIMIT ?", (watermark, limit))
     batch: list[Entry] = []
     chars = 0
     for email, sha256 in rows:

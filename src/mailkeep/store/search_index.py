@@ -68,8 +68,14 @@ class Entry:
     texts: Texts | None
 
 
-def pack_texts(texts: Texts) -> bytes:
-    return zstandard.ZstdCompressor(level=3).compress(_encoder.encode(texts))
+def pack_texts(texts: Texts) -> bytes | None:
+    """None when they are not to be kept: too long, or with halves of surrogate pairs (UTF-7 can hold such)."""
+    if len(texts.headers) + len(texts.body) > KEPT_MAX:
+        return None
+    try:
+        return zstandard.ZstdCompressor(level=3).compress(_encoder.encode(texts))
+    except UnicodeEncodeError:
+        return None
 
 
 def unpack_texts(packed: bytes) -> Texts:
@@ -135,8 +141,9 @@ class IndexWriter:
     """search.db open for adding; several processes may: the file's write lock orders them, the watermark tells who
     came late."""
 
-    def __init__(self, db: apsw.Connection) -> None:
+    def __init__(self, db: apsw.Connection, directory: Path) -> None:
         self._db = db
+        self._directory = directory
 
     def watermark(self) -> tuple[int, bytes]:
         """The last email indexed and its digest; (0, b"") when there is none."""
@@ -144,29 +151,26 @@ class IndexWriter:
         return (row[0], row[1]) if row else (0, b"")
 
     def add(self, entries: Sequence[Entry], *, after: int) -> bool:
-        """Index emails in order of id, the next after watermark `after`. False: another process has been here, or
-        is at it now; nothing was added."""
-        rows = [
-            (entry, pack_texts(entry.texts) if len(entry.texts.headers) + len(entry.texts.body) <= KEPT_MAX else None)
-            for entry in entries
-            if entry.texts is not None
-        ]
+        """Index emails in order of id, the next after watermark `after`. False: nothing was added, since another
+        process has been here or is at it now, or since the disk is full or the file damaged."""
+        rows = [(entry, entry.texts, pack_texts(entry.texts)) for entry in entries if entry.texts is not None]
         try:
             self._db.execute("BEGIN IMMEDIATE")
-        except apsw.BusyError:
+            with self._db_transaction():
+                if self.watermark()[0] != after:
+                    return False
+                for entry, texts, packed in rows:
+                    self._db.execute("INSERT INTO head(rowid, t) VALUES (?, ?)", (entry.email, _padded(texts.headers)))
+                    self._db.execute("INSERT INTO body(rowid, t) VALUES (?, ?)", (entry.email, _padded(texts.body)))
+                    if packed is not None:
+                        self._db.execute("INSERT INTO kept VALUES (?, ?)", (entry.email, packed))
+                self._db.execute("UPDATE meta SET watermark = ?, digest = ?", (entries[-1].email, entries[-1].sha256))
+        except (apsw.BusyError, apsw.FullError, apsw.IOError):
             return False
-        with self._db_transaction():
-            if self.watermark()[0] != after:
-                return False
-            for entry, packed in rows:
-                assert entry.texts is not None
-                self._db.execute(
-                    "INSERT INTO head(rowid, t) VALUES (?, ?)", (entry.email, _padded(entry.texts.headers))
-                )
-                self._db.execute("INSERT INTO body(rowid, t) VALUES (?, ?)", (entry.email, _padded(entry.texts.body)))
-                if packed is not None:
-                    self._db.execute("INSERT INTO kept VALUES (?, ?)", (entry.email, packed))
-            self._db.execute("UPDATE meta SET watermark = ?, digest = ?", (entries[-1].email, entries[-1].sha256))
+        except apsw.Error as error:
+            _log.warning("search index damaged", account=self._directory.name, error=str(error))
+            distrust(self._directory)
+            return False
         return True
 
     def remove(self, emails: Sequence[int], last: tuple[int, bytes]) -> None:
@@ -195,7 +199,7 @@ def writing(directory: Path) -> Iterator[IndexWriter | None]:
         db = _open(directory) if held else None
         if db is not None:
             try:
-                yield IndexWriter(db)
+                yield IndexWriter(db, directory)
             finally:
                 db.close()
             return
@@ -205,7 +209,7 @@ def writing(directory: Path) -> Iterator[IndexWriter | None]:
             db = _open(directory) if held else None
             if db is not None:
                 try:
-                    yield IndexWriter(db)
+                    yield IndexWriter(db, directory)
                 finally:
                     db.close()
                 return
