@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 from mailkeep import config as configuration
 from mailkeep import log
 from mailkeep.config import Config
-from mailkeep.errors import ConfigError, MailkeepError
+from mailkeep.errors import ConfigError, MailkeepError, StoreReadOnly
 
 if TYPE_CHECKING:
     from mailkeep.serve.services import Limits, Services
@@ -62,8 +62,6 @@ TlsFiles = tuple[Path, Path] | None  # certificate and key
 
 def prepare(config: Config) -> None:
     """The process's surroundings: file modes, descriptors, the data directory. Raises StoreReadOnly."""
-    from mailkeep.errors import StoreReadOnly
-
     os.umask(0o077)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -95,7 +93,10 @@ def certificate_files(config: Config) -> TlsFiles:
             f"{public[0]} can be reached from elsewhere and needs a certificate: "
             "set certificate and key under [tls] in the configuration file, or listen on 127.0.0.1"
         )
-    return make_self_signed(config.data / "tls", hostname=config.hostname) if doors else None
+    try:
+        return make_self_signed(config.data / "tls", hostname=config.hostname) if doors else None
+    except OSError as error:
+        raise StoreReadOnly(f"no certificate can be kept in {config.data}: {error.strerror}") from None
 
 
 def bind(config: Config) -> list[Sockets]:

@@ -17,7 +17,7 @@ from typing import Final
 
 import click
 
-from mailkeep.cli.output import OK, SOME_FAILED, Call, common, human_size
+from mailkeep.cli.output import OK, SOME_FAILED, Call, common, human_size, remedy_of
 from mailkeep.config import Address, Config
 from mailkeep.errors import ConfigError, MailkeepError
 
@@ -222,7 +222,7 @@ def store(config: Config) -> Iterator[Finding]:
         finally:
             opened.close()
     except MailkeepError as error:
-        yield Finding("wrong", "accounts", error.text, "run `mailkeep verify`, then `mailkeep repair`")
+        yield Finding("wrong", "accounts", error.text, remedy_of(error))
         return
     if not accounts:
         yield Finding("warning", "accounts", "there are none", "make one: `mailkeep user add NAME`")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mailkeep.cli.output import INTERRUPTED, OK, SOME_FAILED, Call, Out, common, human_size, opened, plural, watched
-from mailkeep.errors import AccountMissing, UsageError
+from mailkeep.errors import AccountMissing, StoreError, UsageError
 
 FAULTS_SHOWN = 20
 
@@ -42,6 +42,10 @@ def import_mail(call: Call, paths: tuple[Path, ...], name: str, into: str | None
             )
             try:
                 importer.files(paths)
+            except StoreError:  # the disk is full, above all
+                if importer.summary.added:
+                    out.warn(f"{plural(importer.summary.added, 'message')} were imported before it stopped.")
+                raise
             except KeyboardInterrupt:
                 importer.summary.stopped = "by Ctrl-C; give the same command again to go on"
         return _tell(out, importer.summary, time.monotonic() - begun)

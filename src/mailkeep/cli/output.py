@@ -52,9 +52,13 @@ REMEDIES: Final[tuple[tuple[type[BaseException], str], ...]] = (
 )
 
 
+def remedy_of(error: errors.MailkeepError) -> str:
+    return next((words for kind, words in REMEDIES if isinstance(error, kind)), "")
+
+
 def told(error: errors.MailkeepError) -> str:
     """The error's text with what to do about it."""
-    remedy = next((words for kind, words in REMEDIES if isinstance(error, kind)), "")
+    remedy = remedy_of(error)
     return error.text if not remedy or ";" in error.text or ":" in error.text else f"{error.text}; {remedy}"
 
 
