@@ -42,6 +42,7 @@ _log = log.get("app")
 
 GOODBYE_S: Final = 10.0  # what sessions may take to end
 IDLE_CLOSE_S: Final = 30.0
+INDEX_BATCH: Final = 500
 RESTART_S: Final = 1.0  # a worker that dies at once is not started again faster than this
 # What a door says to a connection over the limit, before it closes it.
 REFUSALS: Final = {
@@ -448,35 +449,42 @@ def keep(config: Config, lifeline: int) -> None:
     pause_s = 1.0
     while not _readable(lifeline, pause_s):
         begun = time.monotonic()
+        indexed = False
         try:
             if config.search_index:
-                index_changed(store, seen, lambda: _readable(lifeline, 0))
+                indexed = index_changed(store, seen, lambda: _readable(lifeline, 0))
             if _due(gc_stamp, config.gc_every_s):
                 _collect(store, config, lambda: _readable(lifeline, 0))
                 gc_stamp.touch()
         except MailkeepError as error:
             _log.warning("upkeep was put off", reason=error.text)
-        # At most a tenth of its time is spent on looking, however many accounts there are.
-        pause_s = max(1.0, 10 * (time.monotonic() - begun))
+        # At most a tenth of its time is spent on looking where nothing is, however many accounts there are.
+        pause_s = 0.0 if indexed else max(1.0, 10 * (time.monotonic() - begun))
 
 
 def _readable(descriptor: int, timeout_s: float) -> bool:
     return bool(select.select([descriptor], [], [], timeout_s)[0])
 
 
-def index_changed(store: "Store", seen: dict[int, tuple[int, ...]], cancelled: Callable[[], bool]) -> None:
-    """Bring the search index of each account up to date whose database was written to since the last look.
+def index_changed(store: "Store", seen: dict[int, tuple[int, ...]], cancelled: Callable[[], bool]) -> bool:
+    """Index a batch of each account whose database was written to since the last look; whether there was any.
 
-    The write-ahead log's time and size tell that for every process that writes, and cost one call an account.
+    The write-ahead log's time and size tell that for every process that writes, and cost two calls an account.
     """
     from mailkeep.store.search import index_pending
 
+    any_changed = False
     for info in store.directory.list():
         directory = store.directory.account_path(info.id)
-        stamp = _stamp(directory)
-        while seen.get(info.id) != stamp and not cancelled():
-            if index_pending(directory, 500, cancelled=cancelled) == 0:
-                seen[info.id] = stamp
+        stamp = _stamp(directory)  # before the work: what comes meanwhile is seen the next time
+        if seen.get(info.id) == stamp:
+            continue
+        if cancelled():
+            break
+        any_changed = True
+        if index_pending(directory, INDEX_BATCH, cancelled=cancelled) == 0:
+            seen[info.id] = stamp
+    return any_changed
 
 
 def _stamp(directory: Path) -> tuple[int, ...]:

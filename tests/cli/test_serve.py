@@ -209,10 +209,10 @@ def test_new_mail_is_indexed_in_the_background(tmp_path: Path) -> None:
         transaction.append(transaction.mailbox("INBOX").id, staged)
         staged.close()
     seen: dict[int, tuple[int, ...]] = {}
-    app.index_changed(store, seen, lambda: False)
+    assert app.index_changed(store, seen, lambda: False) is True
     assert (store.directory.account_path(info.id) / "search.db").exists() and info.id in seen
     before = dict(seen)
-    app.index_changed(store, seen, lambda: False)
+    assert app.index_changed(store, seen, lambda: False) is False
     assert seen == before
     store.close()
 
