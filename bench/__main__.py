@@ -6,7 +6,7 @@
     BENCH_ROUNDS=3             rounds; the median counts
     BENCH_SERVERS=…            some of mailkeep,sdbox,mdbox
 
-All three stand on the same disk (`build/bench`), on loopback, with fsync on. A figure is the median of the rounds;
+All three stand on the same disk (`build/`), on loopback, with fsync on. A figure is the median of the rounds;
 the ratio is Mailkeep's over the better of the two Dovecots (for times: theirs over ours), so more is better
 everywhere. Where the driver used most of a core, the server could have done more, and the line says so.
 """
@@ -16,10 +16,10 @@ import dataclasses
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +31,7 @@ from tests.programs import ProgramMissing
 from tests.server import Server
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACE = ROOT / "build" / "bench"
+BUILD = ROOT / "build"
 PASSWORD = "secret"
 # What the project promised itself for each case (`docs/performance.md`).
 WANTED = {
@@ -50,11 +50,12 @@ def main() -> int:
     only = tuple(filter(None, os.environ.get("BENCH_ONLY", "").split(",")))
     chosen = [name for name in cases.CASES if not only or name.startswith(only)]
     rounds = int(os.environ.get("BENCH_ROUNDS", "3"))
-    shutil.rmtree(PLACE, ignore_errors=True)
-    PLACE.mkdir(parents=True)
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
-        targets = start(stack, os.environ.get("BENCH_SERVERS", "sdbox,mdbox,mailkeep").split(","))
+        BUILD.mkdir(exist_ok=True)
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=BUILD)))
+        place.chmod(0o755)  # Dovecot's mail belongs to nobody
+        targets = start(stack, place, os.environ.get("BENCH_SERVERS", "sdbox,mdbox,mailkeep").split(","))
         if not targets:
             print("nothing to measure: no server started", file=sys.stderr)
             return 1
@@ -77,14 +78,14 @@ def main() -> int:
     return 0
 
 
-def start(stack: contextlib.ExitStack, names: list[str]) -> list[cases.Target]:
+def start(stack: contextlib.ExitStack, place: Path, names: list[str]) -> list[cases.Target]:
     """Start the servers that were asked for; a missing Dovecot is said, not fatal."""
     messages = int(os.environ.get("BENCH_MESSAGES", "50000"))
     seconds = float(os.environ.get("BENCH_SECONDS", "1"))
     targets = []
     for name in names:
         if name == "mailkeep":
-            server = Server(PLACE / "mailkeep", doors=("imap", "pop3", "lmtp"))
+            server = Server(place / "mailkeep", doors=("imap", "pop3", "lmtp"))
             users = [cases.BIG, cases.POP, cases.BOX, *(f"u{n}@example.org" for n in range(cases.USERS))]
             server.add_user(users[0], PASSWORD)
             with ThreadPoolExecutor(2) as pool:
@@ -93,7 +94,7 @@ def start(stack: contextlib.ExitStack, names: list[str]) -> list[cases.Target]:
             ports, pid = (server.port("imap"), server.port("pop3"), server.port("lmtp")), server.pid
         else:
             try:
-                dovecot = Dovecot(format=name, directory=PLACE / name)  # type: ignore[arg-type]
+                dovecot = Dovecot(format=name, directory=place / name)  # type: ignore[arg-type]
             except ProgramMissing as missing:
                 print(f"{name}: {missing}", file=sys.stderr)
                 continue
@@ -202,7 +203,7 @@ def report(rows: list[dict[str, Any]], messages: int, seconds: float) -> None:
     if latency is not None:
         print(f"  250 to EXISTS: {latency:.2f} ms median ({'under' if latency < 5 else 'NOT under'} 5 ms)")
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {platform.release()}"
-    path = ROOT / "build" / "bench.json"
+    path = BUILD / "bench.json"
     path.write_text(json.dumps({"machine": machine, "messages": messages, "cases": rows}, indent=1))
     print(f"Figures: {path.relative_to(ROOT)} ({machine})")
 

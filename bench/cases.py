@@ -107,7 +107,7 @@ def pipelined_case(commands: Callable[[Target], Iterator[bytes]], *, batch: int 
     """Batches of small commands, the next batch sent before the last one is answered."""
 
     def run(target: Target) -> Result:
-        session, source = opened(target), commands(target)
+        session, source, rest = opened(target), commands(target), bytearray()
         for _ in range(5):
             data, mark = session.pipeline(list(itertools.islice(source, batch)))
             session.send(data)
@@ -120,10 +120,10 @@ def pipelined_case(commands: Callable[[Target], Iterator[bytes]], *, batch: int 
             while meter.elapsed() < target.seconds:
                 data, following = session.pipeline(list(itertools.islice(source, batch)))
                 session.send(data)
-                meter.result.received += until_passed(session, mark)
+                meter.result.received += until_passed(session, mark, rest)
                 meter.result.operations += batch
                 mark = following
-            meter.result.received += session.until(mark)[0]
+            meter.result.received += until_passed(session, mark, rest)
             meter.result.operations += batch
         session.close()
         return meter.result
@@ -131,17 +131,18 @@ def pipelined_case(commands: Callable[[Target], Iterator[bytes]], *, batch: int 
     return run
 
 
-def until_passed(session: Imap, mark: bytes) -> int:
-    """Read until the completion has come, whatever came behind it."""
-    total, tail = 0, b""
-    while True:
+def until_passed(session: Imap, mark: bytes, rest: bytearray) -> int:
+    """Read until the completion has come; what came behind it stays in `rest` for the next one."""
+    total = 0
+    while (at := rest.find(mark)) < 0:
+        del rest[:-40]
         chunk = session.socket.recv(1 << 18)
         if not chunk:
             raise Failed("closed in a pipeline")
         total += len(chunk)
-        if mark in tail + chunk:
-            return total
-        tail = chunk[-40:]
+        rest += chunk
+    del rest[: at + len(mark)]
+    return total
 
 
 def noops(_: Target) -> Iterator[bytes]:
