@@ -96,3 +96,25 @@ def test_flags_reach_exactly_the_uids_named(uids: set[int], changed: set[int]) -
     index.apply([effect], last=11)
     assert index.flags.tolist() == [uid + 100 if uid in changed else 1 for uid in sorted(uids)]
     assert index.modseqs.tolist() == [11 if uid in changed else 5 for uid in sorted(uids)]
+
+
+def test_many_scattered_flags_are_written_in_steps() -> None:
+    index = make(list(range(1, 3001)))
+    effect = Effect(1, 11, None, changed=array("I", range(1, 3001, 2)), changed_flags=array("I", [9]) * 1500)
+    steps = sum(1 for _ in index.applying([effect], last=11))
+    assert steps > 1
+    assert index.flags.tolist() == [9, 1] * 1500 and index.modseqs.tolist() == [11, 5] * 1500
+    assert index.version == 1 and index.synced == 11
+
+
+def test_a_catch_up_between_two_steps_wins() -> None:
+    index = make(list(range(1, 3001)))
+    changed = range(1, 3001, 2)
+    effect = Effect(1, 11, None, changed=array("I", changed), changed_flags=array("I", [9]) * 1500)
+    applying = index.applying([effect], last=11)
+    next(applying)
+    later = [(uid, 7, 12) for uid in changed]
+    index.catch_up(Catchup(12, 3001, 12, [], later, [], gone=False))
+    assert list(applying) is not None
+    assert index.flags.tolist() == [7, 1] * 1500 and index.modseqs.tolist() == [12, 5] * 1500
+    assert (index.synced, index.version) == (12, 1)

@@ -157,6 +157,18 @@ def test_a_session_knows_its_own_changes(store: Store, account: Account) -> None
     run(store, work)
 
 
+def test_a_watcher_that_fails_keeps_no_answer_back(store: Store, account: Account) -> None:
+    async def work(offload: Offload) -> None:
+        inbox = account.mailbox("INBOX").id
+        index = await offload.index(account, inbox)
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        index.watch(lambda: 1 / 0 and None)
+        uids = await asyncio.gather(*(offload.write(account, appending(inbox, number)) for number in range(10)))
+        assert sorted(uids) == list(range(1, 11)) == index.uids.tolist()
+
+    run(store, work)
+
+
 def test_a_transaction_in_another_thread_reaches_the_index_on_the_loop(store: Store, account: Account) -> None:
     async def work(offload: Offload) -> None:
         inbox = account.mailbox("INBOX").id

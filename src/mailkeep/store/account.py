@@ -383,24 +383,29 @@ class Account:
         if index.deleted and not index.users:
             self._indexes.pop(index.mailbox_id, None)
 
-    def apply(self, outcome: Outcome) -> None:
-        """Bring the indexes up to date with a commit of this process, and call their watchers."""
+    def applying(self, outcome: Outcome) -> Iterator[None]:
+        """Bring the indexes up to date with a commit of this process, and call their watchers. In steps: few or one."""
         by_mailbox: dict[int, list[Effect]] = {}
         for effect in outcome.effects:
             by_mailbox.setdefault(effect.mailbox, []).append(effect)
-        changed = []
-        for index in list(self._indexes.values()):
+        before = [(index, index.version) for index in self._indexes.values()]
+        for index, _ in before:
             if index.synced >= outcome.last:
                 continue
             if index.synced < outcome.base:
-                # Another process committed in between.
-                moved = self._catch_up(index)
+                # Another process committed in between. Where that cannot be read now, the next look will.
+                with suppress(StoreError):
+                    self._catch_up(index)
             else:
-                moved = index.apply(by_mailbox.get(index.mailbox_id, ()), last=outcome.last)
-            if moved:
-                changed.append(index)
-        for index in changed:
-            index.tell()
+                yield from index.applying(by_mailbox.get(index.mailbox_id, ()), last=outcome.last)
+        for index, version in before:
+            if index.version != version:
+                index.tell()
+
+    def apply(self, outcome: Outcome) -> None:
+        """As `applying`, at once."""
+        for _ in self.applying(outcome):
+            pass
 
     def refresh(self) -> bool:
         """Take in what other processes committed. True: there was something."""

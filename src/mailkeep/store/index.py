@@ -12,12 +12,13 @@ not told its client of an expunge yet may keep the old ones as its own snapshot,
 from array import array
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 BATCHES_MAX: Final = 256
+STEP: Final = 500  # scattered flag changes that are written at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +141,38 @@ class MailboxIndex:
         for watcher in list(self._watchers):
             watcher()
 
-    def apply(self, effects: Sequence[Effect], *, last: int) -> bool:
-        """Take in what one transaction did to this mailbox; it ended at modseq `last`. True: something changed."""
-        before = self.version
+    def applying(self, effects: Sequence[Effect], *, last: int) -> Iterator[None]:
+        """Take in what one transaction did to this mailbox; it ended at modseq `last`.
+
+        In steps, since flags of many scattered messages take a while: between two of them the loop may do other
+        things. Should a catch-up come in between, it has brought the rest, and more.
+        """
         for effect in merge_added([effect for effect in effects if effect.modseq > self.synced]):
-            self._apply(effect)
+            if effect.changed:
+                yield from self._applying_flags(effect)
+            if effect.modseq > self.synced:
+                self._apply(effect)
         self.synced = max(self.synced, last)
+
+    def apply(self, effects: Sequence[Effect], *, last: int) -> bool:
+        """As `applying`, at once. True: something changed."""
+        before = self.version
+        for _ in self.applying(effects, last=last):
+            pass
         return self.version != before
+
+    def _applying_flags(self, effect: Effect) -> Iterator[None]:
+        uids, flags = array("I", effect.changed), array("I", effect.changed_flags)
+        low = bisect_left(self.uids, uids[0])
+        if self.uids[low : low + len(uids)] == uids:  # neighbours: most of the time
+            self.flags[low : low + len(uids)] = flags
+            self.modseqs[low : low + len(uids)] = array("Q", [effect.modseq]) * len(uids)
+            return
+        for start in range(0, len(uids), STEP):
+            if start:
+                yield
+            if effect.modseq > self.synced:
+                _set_flags(self, uids[start : start + STEP], flags[start : start + STEP], effect.modseq)
 
     def _apply(self, effect: Effect) -> None:
         if effect.uids:
@@ -154,8 +180,6 @@ class MailboxIndex:
             self.flags.extend(effect.flags)
             self.modseqs.extend(effect.modseqs)
             self.uidnext = effect.uids[-1] + 1
-        if effect.changed:
-            _set_flags(self, array("I", effect.changed), array("I", effect.changed_flags), effect.modseq)
         if effect.removed:
             self._remove(effect.removed)
         self.highestmodseq = max(self.highestmodseq, effect.modseq)
@@ -259,17 +283,12 @@ def without(uids: "array[int]", removed: Sequence[int], *columns: "array[int]") 
 
 
 def _set_flags(index: MailboxIndex, uids: "array[int]", flags: "array[int]", modseq: int) -> None:
-    """Write flags of many messages. The loop waits meanwhile, so the steps are C's: no Python per message."""
-    modseqs = array("Q", [modseq]) * len(uids)
-    low = bisect_left(index.uids, uids[0])
-    if index.uids[low : low + len(uids)] == uids:  # neighbours: most of the time
-        index.flags[low : low + len(uids)] = flags
-        index.modseqs[low : low + len(uids)] = modseqs
-        return
+    """Write flags of messages, of those that are here."""
     positions = list(map(partial(bisect_left, index.uids), uids))
     if positions[-1] >= len(index.uids) or list(map(index.uids.__getitem__, positions)) != uids.tolist():
         here = [number for number, uid in enumerate(uids) if index.position(uid) >= 0]
         positions = [positions[number] for number in here]
         flags = array("I", [flags[number] for number in here])
-    deque(map(index.flags.__setitem__, positions, flags), maxlen=0)
-    deque(map(index.modseqs.__setitem__, positions, modseqs), maxlen=0)
+    for position, flagset in zip(positions, flags, strict=True):
+        index.flags[position] = flagset
+        index.modseqs[position] = modseq

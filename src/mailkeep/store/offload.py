@@ -8,7 +8,7 @@ Then, in one step on the loop: the indexes take in what was done, their watchers
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, TypeVarTuple
@@ -43,12 +43,14 @@ class _Work:
 
 @dataclass(slots=True)
 class _Lane:
-    """The writes that wait for one account, and whether a thread is at them."""
+    """The writes that wait for one account, whether a thread is at them, and those whose answer is on its way."""
 
     account: Account
     lock: threading.Lock = field(default_factory=threading.Lock)
     waiting: deque[_Work] = field(default_factory=deque)
     running: bool = False
+    done: deque[tuple[Outcome | None, list[_Work]]] = field(default_factory=deque)  # on the loop's thread, as `steps`
+    steps: Iterator[None] | None = None
 
 
 class Offload:
@@ -120,7 +122,7 @@ class Offload:
             if outcome is not None and outcome.moved:
                 self._store.tell(account)
             try:
-                self._loop.call_soon_threadsafe(self._deliver, account, outcome, works)
+                self._loop.call_soon_threadsafe(self._deliver, lane, outcome, works)
             except RuntimeError:
                 return  # the loop is closed: nobody waits any more
             account.checkpoint()
@@ -155,13 +157,38 @@ class Offload:
 
     # ---- on the loop
 
-    def _deliver(self, account: Account, outcome: Outcome | None, works: list[_Work]) -> None:
-        if outcome is not None:
-            account.apply(outcome)
-        for work in works:
-            if work.future.done():  # the caller was cancelled
-                continue
-            if work.error is not None:
-                work.future.set_exception(work.error)
-            else:
-                work.future.set_result(work.value)
+    def _deliver(self, lane: _Lane, outcome: Outcome | None, works: list[_Work]) -> None:
+        lane.done.append((outcome, works))
+        if lane.steps is None:
+            self._advance(lane)
+
+    def _advance(self, lane: _Lane) -> None:
+        """Take in and answer what is done, in its order; give way to others between the steps of a long one."""
+        while lane.done:
+            outcome, works = lane.done[0]
+            if lane.steps is None:
+                lane.steps = iter(()) if outcome is None else lane.account.applying(outcome)
+            finished = True
+            try:
+                for _ in lane.steps:
+                    finished = False
+                    self._loop.call_soon(self._advance, lane)
+                    return
+            except BaseException:
+                self._loop.call_soon(self._advance, lane)  # the others' answers do not hang on it
+                raise
+            finally:
+                if finished:  # also when a watcher raised: it is committed, so it is answered
+                    lane.steps = None
+                    lane.done.popleft()
+                    _answer(works)
+
+
+def _answer(works: list[_Work]) -> None:
+    for work in works:
+        if work.future.done():  # the caller was cancelled
+            continue
+        if work.error is not None:
+            work.future.set_exception(work.error)
+        else:
+            work.future.set_result(work.value)

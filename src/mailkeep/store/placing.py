@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import apsw
+import msgspec
 
 from mailkeep.errors import LimitReached, NotAllowed, OverQuota
 from mailkeep.mail.flags import DELETED, Flags
@@ -156,9 +157,8 @@ def _number(digest: bytes) -> int:
     return int.from_bytes(digest, "big") >> 1  # 63 bits: SQLite's integers have a sign
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A message to be placed again elsewhere."""
+class _Row(msgspec.Struct, frozen=True, gc=False):
+    """A message to be placed again elsewhere. A Struct since there may be many: see the journal's, in `blobs`."""
 
     uid: int
     email: int
