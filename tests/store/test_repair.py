@@ -290,13 +290,37 @@ def ruin(path: Path, offset: int, length: int) -> None:
         file.write(b"\xaa" * length)
 
 
-def test_a_ruined_pack_head_loses_nothing_that_can_still_be_read(store: Store, account: Account) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_ruined_pack_head_is_written_anew(store: Store, account: Account, lost: bool) -> None:
+    before = see(store)
+    fake = bytes(128) + b"MKR1" + bytes(60) + b"MKR1"  # a message may hold what looks like a record
+    with account.transaction() as tx:
+        uid = tx.append(1, Staged.of(fake)).uid
+        tx.expunge(1, [uid], only_deleted=False)
+    account.rest()
+    path = pack_path(account.packs, pack_numbers(account.packs)[0])
+    head = path.read_bytes()[:16]
+    ruin(path, 0, 16)
+    assert {problem.kind for problem in problems(store)} >= {"pack", "email"}
+    if lost:
+        lose_database(account)
+    report = repair(store, account.info)
+    assert report.heads_mended == 1
+    assert report.action == ("rebuilt" if lost else "nothing")
+    assert path.read_bytes()[:16] == head
+    assert see(store).messages == before.messages
+    assert problems(store) == []
+
+
+def test_a_ruined_beginning_of_a_pack_loses_nothing_that_can_still_be_read(store: Store, account: Account) -> None:
+    """The head, and with it the records that made the mailboxes."""
     before = see(store)
     account.rest()
-    ruin(pack_path(account.packs, pack_numbers(account.packs)[0]), 0, 16)
+    path = pack_path(account.packs, pack_numbers(account.packs)[0])
+    ruin(path, 0, 100)
     report = repair(store, account.info)
+    assert report.heads_mended == 1
     assert report.action == "rebuilt"
-    assert report.adopted == len(before.messages)
     assert see(store) == before
     assert {problem.kind for problem in problems(store)} <= {"pack"}
     # What was saved has a journal of its own now.

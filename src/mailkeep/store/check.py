@@ -243,6 +243,7 @@ class _Check:
     # journal
 
     def _journal(self, db: apsw.Connection) -> None:
+        self._journaled_mailboxes(db)
         rows = db.execute(
             "SELECT p.key, m.key IS NULL, m.removed IS NOT NULL, p.sha256 IS NOT e.sha256 FROM replay.place p "
             "LEFT JOIN main.message m ON m.key = p.key LEFT JOIN main.email e ON e.id = m.email "
@@ -258,6 +259,24 @@ class _Check:
         for key, absent in rows:
             text = "does not know this message" if absent else "says this message was removed"
             self.problem("journal", _named(key), f"the journal {text}, the database has it", "keep a copy of mail.db")
+
+    def _journaled_mailboxes(self, db: apsw.Connection) -> None:
+        rows = db.execute(
+            "SELECT ifnull(m.name, r.name), m.id IS NULL, r.id IS NULL FROM "
+            "(SELECT * FROM main.mailbox WHERE removed IS NULL) m FULL JOIN "
+            "(SELECT * FROM replay.mailbox WHERE removed IS NULL) r ON m.id = r.id "
+            "WHERE m.name IS NOT r.name OR m.uidvalidity IS NOT r.uidvalidity"
+        )
+        for name, absent, unknown in rows:
+            text = "lacks it" if absent else "has it, no journal does" if unknown else "says otherwise"
+            self.problem("journal", f"mailbox {name}", f"the journal made this mailbox, the database {text}")
+        rows = db.execute(
+            "SELECT ifnull(m.name, r.name), m.name IS NULL FROM main.subscription m FULL JOIN replay.subscription r "
+            "ON m.name = r.name WHERE m.name IS NULL OR r.name IS NULL"
+        )
+        for name, absent in rows:
+            text = "in the journal only" if absent else "in the database only"
+            self.problem("journal", f"subscription {name}", f"it is {text}")
 
 
 _BOXES: Final = (

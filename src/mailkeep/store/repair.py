@@ -47,6 +47,7 @@ from mailkeep.store.blobs import (
     Subscribed,
     decode,
     encode_journal,
+    pack_numbers,
     pack_path,
     read_header,
     read_record,
@@ -55,6 +56,7 @@ from mailkeep.store.check import Problem, account_path, verify
 from mailkeep.store.failure import translated
 from mailkeep.store.flagsets import FlagSets
 from mailkeep.store.locks import IN_COLLECTION, IN_USE, locked
+from mailkeep.store.pack_head import mend_head
 from mailkeep.store.placing import insert_email
 from mailkeep.store.schema import (
     EMPTY_FLAGSET,
@@ -90,6 +92,7 @@ class RepairReport:
     messages: int = 0
     recovered: int = 0  # messages in the mailbox "Recovered"
     adopted: int = 0  # messages that only the old database knew
+    heads_mended: int = 0  # packs whose damaged head could be told from their records
     lost_count: int = 0
     lost: list[str] = field(default_factory=list)
     aside: Path | None = None
@@ -107,8 +110,10 @@ def repair(store: Store, info: AccountInfo, progress: Progress | None = None, *,
     """
     directory = account_path(store, info)
     report = RepairReport(info.name)
-    with locked(directory / "lock", alone=True, busy=IN_USE):
-        pass  # asked first, so that nobody waits an hour for a refusal; `verify` takes it shared
+    with locked(directory / "lock", alone=True, busy=IN_USE), translated():  # `verify` below takes it shared
+        report.heads_mended = sum(
+            mend_head(pack_path(directory / "packs", n)) for n in pack_numbers(directory / "packs")
+        )
     report.problems = verify(store, [info], progress).problems
     kinds = {problem.kind for problem in report.problems}
     for problem in report.problems:
