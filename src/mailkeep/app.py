@@ -43,6 +43,7 @@ _log = log.get("app")
 GOODBYE_S: Final = 10.0  # what sessions may take to end
 IDLE_CLOSE_S: Final = 30.0
 INDEX_BATCH: Final = 500
+FAILED_PAUSE_S: Final = 60.0
 RESTART_S: Final = 1.0  # a worker that dies at once is not started again faster than this
 # What a door says to a connection over the limit, before it closes it.
 REFUSALS: Final = {
@@ -444,7 +445,7 @@ def keep(config: Config, lifeline: int) -> None:
     with contextlib.suppress(OSError):
         os.nice(10)
     store = Store.open(config.data)
-    gc_stamp = config.data / "run" / "collected"
+    gc_stamp = config.data / "collected"  # its time says when; run/ is for sockets only
     seen: dict[int, tuple[int, ...]] = {}
     pause_s = 1.0
     while not _readable(lifeline, pause_s):
@@ -453,11 +454,14 @@ def keep(config: Config, lifeline: int) -> None:
         try:
             if config.search_index:
                 indexed = index_changed(store, seen, lambda: _readable(lifeline, 0))
-            if _due(gc_stamp, config.gc_every_s):
+            if is_due(gc_stamp, config.gc_every_s):
+                gc_stamp.touch()  # before: what fails is tried again tomorrow, not every second
                 _collect(store, config, lambda: _readable(lifeline, 0))
-                gc_stamp.touch()
         except MailkeepError as error:
             _log.warning("upkeep was put off", reason=error.text)
+        except Exception as error:  # the outermost loop: one odd account must not end all upkeep
+            _log.exception("upkeep failed", error)
+            indexed, begun = False, begun - FAILED_PAUSE_S / 10
         # At most a tenth of its time is spent on looking where nothing is, however many accounts there are.
         pause_s = 0.0 if indexed else max(1.0, 10 * (time.monotonic() - begun))
 
@@ -482,7 +486,12 @@ def index_changed(store: "Store", seen: dict[int, tuple[int, ...]], cancelled: C
         if cancelled():
             break
         any_changed = True
-        if index_pending(directory, INDEX_BATCH, cancelled=cancelled) == 0:
+        try:
+            done = index_pending(directory, INDEX_BATCH, cancelled=cancelled) == 0
+        except MailkeepError as error:  # until its next change; search reads through what is not indexed
+            _log.warning("not indexed", account=info.name, reason=error.text)
+            done = True
+        if done:
             seen[info.id] = stamp
     return any_changed
 
@@ -496,14 +505,13 @@ def _stamp(directory: Path) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _due(stamp: Path, every_s: int) -> bool:
+def is_due(stamp: Path, every_s: int) -> bool:
     if every_s <= 0:
         return False
     try:
         return time.time() - stamp.stat().st_mtime > every_s
     except OSError:  # never yet: count from now on, the first minutes of a server are not the time
         with contextlib.suppress(OSError):
-            stamp.parent.mkdir(exist_ok=True)
             stamp.touch()
         return False
 

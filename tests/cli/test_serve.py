@@ -262,3 +262,11 @@ def test_a_key_that_does_not_fit_is_a_configuration_error(tmp_path: Path) -> Non
     )
     assert done.returncode == 78 and done.stderr.count("\n") == 1
     assert "key" in run_command("doctor", "--data", str(tmp_path / "d"), "--config", str(file), check=False).stdout
+
+
+def test_garbage_is_collected_once_a_day_and_not_at_the_start(tmp_path: Path) -> None:
+    stamp = tmp_path / "collected"
+    assert not app.is_due(stamp, 86400) and stamp.exists()  # the first look only begins the count
+    assert not app.is_due(stamp, 86400)
+    os.utime(stamp, (1, 1))
+    assert app.is_due(stamp, 86400) and not app.is_due(stamp, 0)
