@@ -129,10 +129,14 @@ async def test_a_search_shows_nothing_that_the_client_was_not_told_of(desk: Desk
 
 @on_desk
 async def test_flag_searches_of_many_rows(desk: Desk) -> None:
-    uids = await desk.fill(400)
+    uids = await desk.fill(2500)
     talk = await desk.user("INBOX")
-    await talk.ok("STORE 1:400 +FLAGS.SILENT (\\Seen)")
+    await talk.ok("STORE 1:* +FLAGS.SILENT (\\Seen)")
     await talk.ok("STORE 100:200 -FLAGS.SILENT (\\Seen)")
     assert await talk.ok("UID SEARCH UNSEEN") == [b"* SEARCH " + b" ".join(b"%d" % uid for uid in uids[99:200])]
+    every = b" ".join(b"%d" % number for number in range(1, 2501))
+    assert await talk.ok("SEARCH ALL") == [b"* SEARCH " + every]
+    (line,) = await talk.ok("SEARCH MODSEQ 1")
+    assert line.startswith(b"* SEARCH %b (MODSEQ " % every)
     await talk.ok("SEARCH RETURN (SAVE) SEEN")
-    assert len(await talk.ok("FETCH $ FLAGS")) == 299
+    assert len(await talk.ok("FETCH $ FLAGS")) == 2399

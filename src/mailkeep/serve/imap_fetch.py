@@ -21,7 +21,7 @@ from mailkeep.mail.structure import decode_transfer, find_section
 from mailkeep.serve.imap_peer import Peer, Result
 from mailkeep.serve.imap_reply import Reply, from_error, no, ok
 from mailkeep.serve.imap_select import changed_spans, vanished_earlier
-from mailkeep.serve.imap_view import Span, View, weave
+from mailkeep.serve.imap_view import ROWS, Span, View, weave
 from mailkeep.store import Account, Transaction
 from mailkeep.wire.imap_command import Fetch, FetchBody, FetchItem
 from mailkeep.wire.imap_response import date_time, literal, nstring
@@ -83,6 +83,7 @@ class Plan:
     headers: tuple[tuple[bytes, tuple[bytes, ...]], ...]  # (label, names): header sets of the whole message
     bodies: tuple[FetchBody, ...]  # all other sections
     marks_seen: bool
+    in_memory: bool  # the store need not be asked
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -121,6 +122,7 @@ def compile_items(items: tuple[FetchItem, ...], utf8: bool) -> Plan:
         tuple(headers),
         tuple(bodies),
         any(isinstance(item, FetchBody) and not item.peek for item in items),
+        not stored and not headers and not bodies,
     )
 
 
@@ -132,7 +134,7 @@ def fetch(peer: Peer, command: Fetch) -> Result:
     view, enabled, items = peer.selected, peer.enabled, command.items
     if command.vanished and not enabled.qresync:
         raise ProtocolError("QRESYNC is not enabled")
-    spans: Iterable[Span] = peer.spans(command.messages, uid=command.uid)
+    spans = peer.spans(command.messages, uid=command.uid)
     if command.changed_since is not None:
         items = tuple(dict.fromkeys((*items, "MODSEQ")))
         spans = list(changed_spans(view, spans, command.changed_since))
@@ -143,10 +145,10 @@ def fetch(peer: Peer, command: Fetch) -> Result:
     plan = compile_items(items, enabled.utf8)
     if command.vanished:
         peer.write(vanished_earlier(peer, _known(peer, command), command.changed_since or 0))
-    if plan.marks_seen and not view.read_only and (unseen := _unseen(peer, view, spans)):
-        return _mark_and_fetch(peer, plan, list(spans), unseen)
-    if not plan.stored and not plan.bodies and not plan.headers:
-        return _from_memory(view, plan, spans)
+    if plan.marks_seen and not view.read_only and _unseen(peer, view, spans):
+        return _mark_and_fetch(peer, plan, spans)
+    if plan.in_memory:
+        return _from_memory(peer, view, plan, spans=spans)
     return _from_store(peer, view, plan, spans=spans)
 
 
@@ -156,9 +158,17 @@ def _known(peer: Peer, command: Fetch) -> NumSet:
     return messages.resolve(peer.selected.index.uidnext - 1) if isinstance(messages, NumSet) else NumSet.of(peer.saved)
 
 
-def _from_memory(view: View, plan: Plan, spans: Iterable[Span]) -> Generator[bytes, None, Reply]:
+def _from_memory(peer: Peer, view: View, plan: Plan, *, spans: list[Span]) -> Result:
     wanted = plan.memory
-    yield from view.rows_of(spans, uid="UID" in wanted, flags="FLAGS" in wanted, modseq="MODSEQ" in wanted)
+    uid, flags, modseq = "UID" in wanted, "FLAGS" in wanted, "MODSEQ" in wanted
+    if len(spans) == 1 and spans[0][1] - spans[0][0] <= ROWS:
+        peer.write(view.rows(*spans[0], uid=uid, flags=flags, modseq=modseq))
+        return _OK
+    return _stepwise(view.rows_of(spans, uid=uid, flags=flags, modseq=modseq))
+
+
+def _stepwise(rows: Generator[bytes, None, None]) -> Generator[bytes, None, Reply]:
+    yield from rows
     return _OK
 
 
@@ -167,7 +177,7 @@ def _unseen(peer: Peer, view: View, spans: Iterable[Span]) -> bool:
     return any(not flagset(number).seen for start, stop in spans for number in set(view.flag_sets(start, stop)))
 
 
-async def _mark_and_fetch(peer: Peer, plan: Plan, spans: list[Span], unseen: bool) -> Reply:
+async def _mark_and_fetch(peer: Peer, plan: Plan, spans: list[Span]) -> Reply:
     """Set \\Seen, then send; the same FETCH response tells the flag (RFC 9051 section 6.4.5)."""
     view, flagset = peer.selected, peer.account.flagset
     end = _OK

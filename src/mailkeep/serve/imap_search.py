@@ -23,6 +23,7 @@ from mailkeep.wire import imap_response
 from mailkeep.wire.imap_command import Search, SearchKey
 
 SLICE = 8192  # rows looked at in one go
+NUMBERS = 2000  # written in one go
 _DONE = ok(b"SEARCH completed")
 _ALL: Query = query.All()
 _NONE: Query = query.Not(query.All())
@@ -227,7 +228,7 @@ def _from_memory(peer: Peer, command: Search, tree: Query) -> Generator[bytes, N
                 found.extend(row[0] for row in rows if test(*row))
             if stop - first >= SLICE:
                 yield b""
-    yield answer(peer, command, found)
+    yield from answer(peer, command, found)
     return _DONE
 
 
@@ -244,27 +245,28 @@ async def _from_store(peer: Peer, command: Search, tree: Query) -> Reply:
     known = array(view.uids.typecode)
     for start, stop in view.spans_of(found):
         known.extend(view.uids[start:stop])
-    peer.write(answer(peer, command, known))
+    await peer.stream(answer(peer, command, known))
     return _DONE
 
 
 # --- the answer ---
 
 
-def answer(peer: Peer, command: Search, uids: Sequence[int]) -> bytes:
+def answer(peer: Peer, command: Search, uids: Sequence[int]) -> Generator[bytes, None, None]:
     """SEARCH or ESEARCH for these UIDs, rising; keeps them as `$` if asked."""
     view, returns = peer.selected, command.returns
     modseq = asks_modseq(command.program)
     numbers = uids if command.uid else _numbers(view, uids)
     if returns is None and not peer.enabled.rev2:
-        return imap_response.search_line(numbers, modseq=_highest(view, uids) if modseq and uids else None)
+        yield from _old_answer(numbers, _highest(view, uids) if modseq and uids else None)
+        return
     returns = returns or frozenset(("ALL",))
     if "SAVE" in returns:
         _save(peer, returns, uids)
         if returns == {"SAVE"}:
-            return b""
+            return
     told = _told(returns, uids)
-    return imap_response.esearch(
+    yield imap_response.esearch(
         peer.tag,
         uid=command.uid,
         smallest=numbers[0] if "MIN" in returns and numbers else None,
@@ -273,6 +275,18 @@ def answer(peer: Peer, command: Search, uids: Sequence[int]) -> bytes:
         count=len(numbers) if "COUNT" in returns else None,
         modseq=_highest(view, told) if modseq and told else None,
     )
+
+
+def _old_answer(numbers: Sequence[int], modseq: int | None) -> Generator[bytes, None, None]:
+    """`* SEARCH 1 2 3 [(MODSEQ n)]`: as `imap_response.search_line`, in pieces, for it may name a whole mailbox."""
+    if len(numbers) <= NUMBERS:
+        yield imap_response.search_line(numbers, modseq=modseq)
+        return
+    yield b"* SEARCH"
+    for start in range(0, len(numbers), NUMBERS):
+        portion = numbers[start : start + NUMBERS]
+        yield (b" %d" * len(portion)) % tuple(portion)
+    yield b" (MODSEQ %d)\r\n" % modseq if modseq is not None else b"\r\n"
 
 
 def _numbers(view: View, uids: Sequence[int]) -> Sequence[int]:

@@ -14,7 +14,7 @@ may not be told yet, because the two share one numbering.
 """
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -54,6 +54,7 @@ class View:
         "_modseq",
         "_sets",
         "_version",
+        "_wire",
         "count",
         "enabled",
         "flags",
@@ -73,6 +74,7 @@ class View:
         self.recent: list[tuple[int, int]] = []  # UID ranges [first, end) that are \Recent in this session
         self._flagset = flagset
         self._keywords: dict[str, None] = {}  # told by FLAGS, in order
+        self._wire: dict[int, bytes] = {}  # flag set id → as FETCH shows it; a flag set never changes
         self._sets: set[int] = set()  # flag sets whose keywords are all told
         self._changed: dict[int, None] = {}  # UIDs whose flags others changed, not yet told
         self._gone: list[int] = []  # UIDs that are gone from the index, not yet told
@@ -96,12 +98,17 @@ class View:
         """The positions that a set names. UIDs that are not there are passed over; a sequence number beyond the
         last message is the client's error (RFC 9051 section 9, seq-number), except that `1:*` fits an empty mailbox.
         """
+        count = self.count
         if uid:
-            count = self.count
+            if len(numbers.ranges) == 1 and not numbers.star_ranges:  # the usual case: one UID, or one range
+                low, high = numbers.ranges[0]
+                start = bisect_left(self.uids, low, 0, count)
+                stop = bisect_right(self.uids, high, start, count)
+                return [(start, stop)] if start < stop else []
             found = numbers.resolve(self.largest).slices(self.uids)
             return [(start, min(stop, count)) for start, stop in found if start < count]
-        resolved = numbers.resolve(self.count)
-        if resolved.ranges and resolved.ranges[-1][1] > self.count:
+        resolved = numbers.resolve(count)
+        if resolved.ranges and resolved.ranges[-1][1] > count:
             raise ProtocolError("No message with that sequence number")
         return [(low - 1, high) for low, high in resolved.ranges]
 
@@ -159,9 +166,12 @@ class View:
 
     def flags_wire(self, start: int, stop: int) -> list[bytes]:
         """The flags at these positions as FETCH shows them, without the parentheses."""
-        sets = self.flag_sets(start, stop)
-        wire = {number: self._flagset(number).wire for number in set(sets)}
-        rows = [wire[number] for number in sets]
+        sets, wire = self.flag_sets(start, stop), self._wire
+        try:
+            rows = [wire[number] for number in sets]
+        except KeyError:
+            wire.update((number, self._flagset(number).wire) for number in set(sets))
+            rows = [wire[number] for number in sets]
         if self.recent and not self.enabled.rev2:
             for first, end in self.recent:
                 low = bisect_left(self.uids, first, start, stop)
