@@ -12,6 +12,7 @@ import re
 import selectors
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from bench.load import Failed, Imap, Meter, Result, Wire, deliver, stuffed
@@ -360,27 +361,38 @@ CASES["noop-beside-4-fetches"] = ("ms p99", noop_beside(4))
 
 
 def fill(target: Target) -> None:
-    """Put the same messages, in the same order, where the cases read them; then let the server cache what it caches.
+    """Put the same messages where the cases read them; then let the server cache what it caches.
 
-    By APPEND without waiting: many messages in one command where the server can (MULTIAPPEND), one command each where
-    it cannot. How the mail came in is not measured here.
+    By APPEND without waiting: many messages in one command where the server can (MULTIAPPEND), else one command each
+    over several sessions. How the mail came in is not measured here.
     """
     texts = bulk(1000, 1)
     for user, count in ((BIG, target.messages), (POP, POP_MESSAGES), (BOX, 50)):
         session = Imap(target.imap, user, target.password)
         several = b" MULTIAPPEND" in session.command(b"CAPABILITY", keep=True)[1]
-        for start in range(0, count, 500):
-            batch = [b"X-Number: %d\r\n" % n + texts[n % 1000] for n in range(start, min(start + 500, count))]
-            literals = [b" {%d+}\r\n%s" % (len(message), message) for message in batch]
-            if several:
-                session.command(b"APPEND INBOX" + b"".join(literals))
-            else:
-                data, mark = session.pipeline([b"APPEND INBOX" + literal for literal in literals])
-                exchange(session, data, mark)
         session.close()
+        starts = range(0, count, 250)
+        sessions = 1 if several else 8
+        with ThreadPoolExecutor(sessions) as pool:
+            work = [(target, user, texts, starts[n::sessions], count, several) for n in range(sessions)]
+            for done in [pool.submit(fill_part, *part) for part in work]:
+                done.result()
     session = opened(target)
     session.command(b"FETCH 1:* (UID FLAGS ENVELOPE BODYSTRUCTURE RFC822.SIZE INTERNALDATE)")
     session.command(b"FETCH 1:* (" + HEADER_SET + b")")
+    session.close()
+
+
+def fill_part(target: Target, user: str, texts: list[bytes], starts: range, count: int, several: bool) -> None:
+    session = Imap(target.imap, user, target.password)
+    for start in starts:
+        batch = [b"X-Number: %d\r\n" % n + texts[n % 1000] for n in range(start, min(start + 250, count))]
+        literals = [b" {%d+}\r\n%s" % (len(message), message) for message in batch]
+        if several:
+            session.command(b"APPEND INBOX" + b"".join(literals))
+        else:
+            data, mark = session.pipeline([b"APPEND INBOX" + literal for literal in literals])
+            exchange(session, data, mark)
     session.close()
 
 
