@@ -295,7 +295,7 @@ def exists_latency(target: Target) -> Result:
     session.line()
     meter = Meter(target.pid)
     with meter:
-        for number in range(10 if target.name != "mailkeep" else 40):
+        for number in range(4 if target.name != "mailkeep" else 40):
             for _ in deliver(target.lmtp, 1, [(recipient, b"X-Bench: %d\r\n" % time.time_ns() + texts[number])]):
                 start = time.perf_counter()
                 heard = _heard(session, b" EXISTS\r\n")
@@ -374,8 +374,9 @@ def fill(target: Target) -> None:
         starts = range(0, count, 250)
         sessions = 1 if several else 8
         with ThreadPoolExecutor(sessions) as pool:
-            work = [(target, user, texts, starts[n::sessions], count, several) for n in range(sessions)]
-            for done in [pool.submit(fill_part, *part) for part in work]:
+            shares = (starts[n::sessions] for n in range(sessions))
+            rest = {"count": count, "several": several}
+            for done in [pool.submit(fill_part, target, user, texts, starts=share, **rest) for share in shares]:
                 done.result()
     session = opened(target)
     session.command(b"FETCH 1:* (UID FLAGS ENVELOPE BODYSTRUCTURE RFC822.SIZE INTERNALDATE)")
@@ -383,7 +384,7 @@ def fill(target: Target) -> None:
     session.close()
 
 
-def fill_part(target: Target, user: str, texts: list[bytes], starts: range, count: int, several: bool) -> None:
+def fill_part(target: Target, user: str, texts: list[bytes], *, starts: range, count: int, several: bool) -> None:
     session = Imap(target.imap, user, target.password)
     for start in starts:
         batch = [b"X-Number: %d\r\n" % n + texts[n % 1000] for n in range(start, min(start + 250, count))]
