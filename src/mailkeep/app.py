@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _log = log.get("app")
 
 GOODBYE_S: Final = 10.0  # what sessions may take to end
-IDLE_CLOSE_S: Final = 30.0
+IDLE_CLOSE_S: Final = 60.0
 INDEX_BATCH: Final = 500
 FAILED_PAUSE_S: Final = 60.0
 RESTART_S: Final = 1.0  # a worker that dies at once is not started again faster than this

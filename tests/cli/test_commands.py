@@ -228,6 +228,19 @@ def test_expunged_mail_comes_back(keep: Keep, tmp_path: Path) -> None:
     assert keep("undelete", "--user", "anna@example.org", "--mailbox", "Nope", code=2).count("\n") == 1
 
 
+def test_a_deleted_mailbox_comes_back_with_its_mail(keep: Keep, tmp_path: Path) -> None:
+    keep("import", folder(tmp_path / "mail", 3), "--user", "anna@example.org", "--into", "Work")
+    store = Store.open(keep.data)
+    with store.account("anna@example.org").transaction() as transaction:
+        transaction.delete_mailbox("Work")
+    store.close()
+    assert "3 messages brought back" in keep(
+        "undelete", "--user", "anna@example.org", "--mailbox", "Work", "--since", "1h"
+    )
+    assert keep.subjects("anna@example.org", "Work") == ["0", "1", "2"]
+    assert keep.facts("verify")["sound"] is True
+
+
 def test_a_damaged_store_is_found_and_repaired(keep: Keep, tmp_path: Path) -> None:
     keep("import", folder(tmp_path / "mail", 30), "--user", "anna@example.org")
     (database,) = keep.data.glob("accounts/*/mail.db")
