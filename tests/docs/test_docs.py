@@ -4,6 +4,7 @@ Commands and options are read from the command tree itself, keys from the config
 without a word in the docs fails here.
 """
 
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,35 +19,43 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 
 
-def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands() -> Iterator[tuple[str, click.Command]]:
     """Every command of the tree with the words that call it."""
-    yield path, command
-    if isinstance(command, click.Group):
-        for name, child in command.commands.items():
-            yield from commands(child, (*path, name))
+    module = importlib.import_module("mailkeep.cli.main")
+    (root,) = [value for value in vars(module).values() if isinstance(value, click.Group)]
+
+    def walk(words: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+        yield words, command
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                child = command.get_command(context, name)
+                assert child is not None
+                yield from walk(f"{words} {name}", child)
+
+    return walk("mailkeep", root)
 
 
-def section(text: str, words: tuple[str, ...]) -> str:
-    """What stands under the heading that names a command, up to the next heading of that depth or less."""
-    pattern = rf"^(#+) .*`mailkeep {re.escape(' '.join(words))}\b[^\n]*\n(.*?)(?=^#{{1,}} |\Z)"
-    return "\n".join(found[2] for found in re.finditer(pattern, text, flags=re.MULTILINE | re.DOTALL))
+def section(text: str, words: str) -> str:
+    """What stands below the headings that name a command, up to the next heading."""
+    pattern = rf"^#+ [^\n]*`{re.escape(words)}\b[^\n]*\n(.*?)(?=^#+ |\Z)"
+    return "\n".join(found[1] for found in re.finditer(pattern, text, flags=re.MULTILINE | re.DOTALL))
 
 
 def test_every_command_and_option_is_documented() -> None:
-    from mailkeep.cli.main import main
-
+    """In the section of its command, or of the command above it, or in the preface that holds for all."""
     text = COMMANDS.read_text()
+    preface = text.partition("\n## ")[0]
     missing = []
-    for words, command in commands(main):
-        called = " ".join(("mailkeep", *words))
-        if words and called not in text:
-            missing.append(called)
-        place = section(text, words) + text if isinstance(command, click.Group) else section(text, words) or text
+    for words, command in commands():
+        if words not in text:
+            missing.append(words)
+        place = preface + section(text, words) + section(text, words.rpartition(" ")[0])
         for parameter in command.params:
             if isinstance(parameter, click.Option) and not parameter.hidden:
-                long = [name for name in parameter.opts if name.startswith("--")]
-                if not any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", place) for name in long):
-                    missing.append(f"{called} {'/'.join(long)}")
+                names = [name for name in parameter.opts if name.startswith("--")]
+                if not any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", place) for name in names):
+                    missing.append(f"{words} {'/'.join(names)}")
     assert not missing, f"not in {COMMANDS.name}: " + ", ".join(missing)
 
 
