@@ -13,7 +13,7 @@ import pytest
 
 from mailkeep.errors import MailboxMissing, StoreFull
 from mailkeep.mail.flags import SEEN
-from mailkeep.store import Account, Offload, Staged, Store, Transaction
+from mailkeep.store import Account, Offload, Staged, Store, StoreResult, Transaction
 from tests.messages import numbered
 from tests.store.mail import problems
 
@@ -153,6 +153,42 @@ def test_a_session_knows_its_own_changes(store: Store, account: Account) -> None
         assert [batch.by for batch in index.since(0) or []] == [me, other]
         assert heard == 2
         unwatch()
+
+    run(store, work)
+
+
+def test_flags_are_written_at_once_when_nothing_is_in_the_way(store: Store, account: Account) -> None:
+    async def work(offload: Offload) -> None:
+        inbox = account.mailbox("INBOX").id
+        index = await offload.index(account, inbox)
+
+        def flag(tx: Transaction) -> StoreResult:
+            return tx.store_flags(inbox, [1], "+", frozenset({SEEN}))
+
+        assert offload.write_now(account, flag) is None, "nothing is open yet"
+        await offload.write(account, appending(inbox, 1))
+        me = object()
+        result = offload.write_now(account, flag, by=me)
+        assert result == StoreResult([1], [])
+        assert account.flagset(index.flags[0]).seen and (index.since(1) or [])[0].by is me
+        assert account.mailbox("INBOX").unseen == 0
+
+        waiting = asyncio.ensure_future(offload.write(account, appending(inbox, 2)))
+        await asyncio.sleep(0)
+        with account.write_lock:
+            assert offload.write_now(account, flag) is None, "somebody writes"
+        await waiting
+        other_process = account.connect()
+        try:
+            other_process.execute("BEGIN IMMEDIATE")
+            assert offload.write_now(account, flag) is None, "another process writes"
+        finally:
+            other_process.close()
+        with pytest.raises(MailboxMissing):
+            offload.write_now(account, lambda tx: tx.store_flags(999, [1], "+", frozenset({"x"})))
+        assert account.keywords() == []
+        assert offload.write_now(account, lambda tx: tx.store_flags(inbox, [1], "-", frozenset({SEEN}))) is not None
+        assert account.mailbox("INBOX").unseen == 2
 
     run(store, work)
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,14 @@ from mailkeep.errors import (
     NotAllowed,
     OverQuota,
     StoreBusy,
+    StoreCorrupt,
     StoreError,
     StoreReadOnly,
 )
 from mailkeep.mail.flags import DELETED, FLAGGED, SEEN
 from mailkeep.store import Account, Staged, Store
 from mailkeep.store.blobs import JOURNAL, Record, decode_journal, read_record, walk
+from mailkeep.store.placing import Mode
 from tests.messages import numbered
 
 
@@ -185,6 +188,24 @@ def test_an_origin_brings_a_message_once(account: Account) -> None:
     assert account.known_origins([b"there/1", b"there/2"]) == {b"there/1"}
 
 
+def test_many_are_read_as_each_alone_would_be(account: Account) -> None:
+    inbox = account.mailbox("INBOX").id
+    with account.transaction() as tx:
+        for number in range(20):
+            tx.append(inbox, Staged.of(numbered(number, size=70_000 if number % 5 == 0 else 0)))
+    put(account, number=30)
+    wanted: list[tuple[int, int, int | None]] = [(email, 0, None) for email in (21, 3, 3, 1, 6, 11, 5)]
+    wanted += [(2, 5, 10), (4, 7, None), (4, 0, 3)]
+    assert account.read_many(wanted) == [account.read(*each) for each in wanted]
+    assert account.read_many([]) == []
+    [path] = account.packs.iterdir()
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"This is message 2.", b"This is message X."))
+    sound, gone, damaged = account.read_many([(2, 0, None), (99, 0, None), (3, 0, None)])
+    assert sound == numbered(1)
+    assert isinstance(gone, MessageMissing) and isinstance(damaged, StoreCorrupt)
+
+
 def test_fetch_finds_scattered_and_neighbouring_uids_and_leaves_out_what_is_not_there(account: Account) -> None:
     inbox = account.mailbox("INBOX").id
     with account.transaction() as tx:
@@ -251,6 +272,31 @@ def test_flags_are_set_added_and_removed(account: Account) -> None:
     box = account.mailbox("INBOX")
     assert (box.unseen, box.deleted) == (1, 1)
     assert account.keywords() == ["Later"]
+
+
+@pytest.mark.parametrize("uids", [range(1, 41), range(1, 41, 3), [40], range(5, 60)])
+@pytest.mark.parametrize("mode", ["+", "-", "="])
+def test_flags_of_many_change_where_asked_and_nowhere_else(account: Account, mode: Mode, uids: Sequence[int]) -> None:
+    inbox = account.mailbox("INBOX").id
+    kinds = [frozenset[str](), frozenset({SEEN}), frozenset({DELETED, "a"}), frozenset({"a", "b"})]
+    with account.transaction() as tx:
+        for number in range(40):
+            tx.append(inbox, Staged.of(numbered(number)), flags=kinds[number % 4])
+        tx.expunge(inbox, [10, 11], only_deleted=False)
+        result = tx.store_flags(inbox, uids, mode, frozenset({SEEN, "a"}))
+    index = account.index(inbox)
+    expected, changed = {}, []
+    for uid in (uid for uid in range(1, 41) if uid not in (10, 11)):
+        old, given = kinds[(uid - 1) % 4], frozenset({SEEN, "a"})
+        new = {"+": old | given, "-": old - given, "=": given}[mode] if uid in uids else old
+        expected[uid] = new
+        if new != old:
+            changed.append(uid)
+    assert result.changed == changed
+    assert {uid: account.flagset(id).flags for uid, id in zip(index.uids, index.flags, strict=True)} == expected
+    rows = account.fetch(inbox, index.uids, ("uid", "flags", "modseq"))
+    assert [row[1] for row in rows] == index.flags.tolist() and [row[2] for row in rows] == index.modseqs.tolist()
+    assert account.mailbox("INBOX").unseen == sum(SEEN not in flags for flags in expected.values())
 
 
 def test_unchanged_since_holds_back_what_changed_after(account: Account) -> None:

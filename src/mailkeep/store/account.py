@@ -18,12 +18,12 @@ from typing import Any, Final
 
 import apsw
 
-from mailkeep.errors import MailboxMissing, MessageMissing, NotAllowed, StoreError
+from mailkeep.errors import MailboxMissing, MessageMissing, NotAllowed, StoreBusy, StoreCorrupt, StoreError
 from mailkeep.mail.ids import AccountId, MailboxId
 from mailkeep.mail.mailbox_name import check_name
 from mailkeep.mail.query import Query
 from mailkeep.store import messages, search
-from mailkeep.store.blobs import RAW, PackReader, PackWriter, decode
+from mailkeep.store.blobs import RAW, PackReader, PackWriter, Place, decode
 from mailkeep.store.failure import translated
 from mailkeep.store.flagsets import FlagSet, FlagSets
 from mailkeep.store.index import Effect, MailboxIndex, Snapshot
@@ -31,7 +31,7 @@ from mailkeep.store.ledger import Ledger, Outcome, known_end
 from mailkeep.store.locks import locked, using
 from mailkeep.store.mailboxes import Mailbox, find_mailbox, list_mailboxes, list_removed
 from mailkeep.store.messages import Changes
-from mailkeep.store.schema import HEADER_SET_BITS, connect, select, select_row, select_value
+from mailkeep.store.schema import HEADER_SET_BITS, connect, select, select_row, select_value, set_patience
 from mailkeep.store.transaction import Transaction
 
 CHECKPOINT_PAGES: Final = 4000  # of 4 KiB in the write-ahead log
@@ -261,6 +261,39 @@ class Account:
                         raise
         raise MessageMissing("The message is gone")
 
+    def read_many(self, wanted: Sequence[tuple[int, int, int | None]]) -> list[bytes | MessageMissing | StoreCorrupt]:
+        """As `read` for each (email, start, length), in that order; what fails is answered as its error.
+
+        Whole messages that lie near each other in a pack, as those of a mailbox tend to, are read at once.
+        """
+        if not wanted:
+            return []
+        whole: dict[int, bytes] = {}
+        try:
+            with self._read() as db:
+                places = messages.read_locations(db, [email for email, _, _ in wanted])
+                near: dict[int, list[tuple[Place, int]]] = {}
+                for email, start, length in wanted:
+                    found = places.get(email)
+                    if found is not None and found.codec == RAW and not start and length is None:
+                        near.setdefault(found.place.pack, []).append((found.place, email))
+                for group in near.values():
+                    group.sort(key=lambda pair: pair[0].offset)
+                    read = self._packs.read_near([place for place, _ in group])
+                    whole.update(
+                        (email, data) for (_, email), data in zip(group, read, strict=True) if data is not None
+                    )
+        except (MessageMissing, StoreCorrupt):
+            pass  # one by one below, which tells whose it is
+        answers: list[bytes | MessageMissing | StoreCorrupt] = []
+        for email, start, length in wanted:
+            known = whole.get(email) if not start and length is None else None
+            try:
+                answers.append(self.read(email, start, length) if known is None else known)
+            except (MessageMissing, StoreCorrupt) as error:
+                answers.append(error)
+        return answers
+
     def _inflate(self, email: int, location: messages.Location) -> bytes:
         if self._inflated[0] != email:
             stored = self._packs.read(location.place, 0, location.place.length)
@@ -444,6 +477,21 @@ class Account:
         self._around.committed(self, outcome)
         self.checkpoint()
 
+    def try_begin(self) -> Ledger | None:
+        """As `begin(durable=False)`, without waiting for anything: None where it would be to wait, or to open files.
+
+        The caller holds `write_lock`.
+        """
+        if self._writer is None or self._pack is None or self._pack.broken or self._pack.full:
+            return None
+        self._writer.set_busy_handler(None)
+        try:
+            return self.begin(durable=False)
+        except StoreBusy:
+            return None
+        finally:
+            set_patience(self._writer)
+
     def begin(self, *, durable: bool) -> Ledger:
         """Start a transaction. The caller holds `write_lock` until it has called `commit` or the ledger's `abort`."""
         self._used = True
@@ -506,6 +554,11 @@ class Account:
             assert db is not None
             self._pack = PackWriter.open(self.packs, lambda number: known_end(db, number))
         return self._pack
+
+    def checkpoint_soon(self) -> None:
+        """As `checkpoint`, in the background."""
+        if self._wal_pages - self._checkpointed >= CHECKPOINT_PAGES:
+            self._around.in_background(self.checkpoint)
 
     def checkpoint(self) -> None:
         """Copy a long log into the database. After the answer is out: it syncs, and may take some milliseconds."""

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import apsw
@@ -93,7 +93,7 @@ class Ledger:
     # ---- the life of the transaction
 
     def begin(self, seen_modseq: int) -> None:
-        """Take the write lock. `seen_modseq`: the account's as of this process's last transaction."""
+        """Take the write lock. `seen_modseq`: the account's as of this process's last transaction. Raises StoreBusy."""
         with translated():
             self.db.execute("BEGIN IMMEDIATE")
             try:
@@ -237,7 +237,7 @@ class Ledger:
                 raise MailboxMissing("No such mailbox")
             self._boxes[mailbox_id] = box
         if self._marks and mailbox_id not in self._marks[-1].boxes:
-            self._marks[-1].boxes[mailbox_id] = replace(box)
+            self._marks[-1].boxes[mailbox_id] = box.copy()
         return box
 
     def live_box(self, mailbox_id: int) -> Box:

@@ -4,6 +4,7 @@ Knows the mailbox table, nothing of messages. Counters are kept in memory during
 its commit: a hundred appends to INBOX in one group are one UPDATE.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -98,6 +99,9 @@ class Box:
     removed: int | None
     removed_at: int | None
     dirty: bool = False
+
+    def copy(self) -> "Box":
+        return copy(self)
 
     def count(self, uid: int, sha256: bytes, *, size: int, flags: FlagSet, sign: int) -> None:
         """Put a message into the counters (sign 1), or take it out (-1)."""

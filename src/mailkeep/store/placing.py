@@ -370,15 +370,28 @@ def store_flags(
 ) -> StoreResult:
     """Set, add or remove flags. Messages that have them so already keep their modseq."""
     box = ledger.live_box(mailbox_id)
-    rows = select(
-        ledger.db,
-        f"SELECT m.key & {UID_MASK}, m.flags, m.modseq FROM {_LISTED} WHERE m.removed IS NULL",
-        (_keys(mailbox_id, uids),),
-    )
+    wanted = sorted(set(uids))
+    if not wanted:
+        return StoreResult([], [])
+    span = _span(mailbox_id, wanted)
+    if span is None:
+        rows = select(
+            ledger.db,
+            f"SELECT m.key & {UID_MASK}, m.flags, m.modseq FROM {_LISTED} WHERE m.removed IS NULL",
+            (_keys(mailbox_id, wanted),),
+        )
+    else:
+        rows = select(
+            ledger.db,
+            f"SELECT key & {UID_MASK}, flags, modseq FROM message WHERE key BETWEEN ? AND ? AND removed IS NULL",
+            span,
+        )
     modified: list[int] = []
     if unchanged_since is not None:
         modified = [uid for uid, _, modseq in rows if modseq > unchanged_since]
-        rows = [row for row in rows if row[2] <= unchanged_since]
+        if modified:
+            rows = [row for row in rows if row[2] <= unchanged_since]
+            span = None
     given = ledger.flagsets.spell(flags)
     moves: dict[int, tuple[FlagSet, FlagSet, list[int]]] = {}  # by old id: old, new, UIDs
     for uid, old_id, _ in rows:
@@ -390,18 +403,38 @@ def store_flags(
         move[2].append(uid)
     real = [move for move in moves.values() if move[0] is not move[1]]
     if real:
-        _change_flags(ledger, box, real)
+        _change_flags(ledger, box, real, span)
     return StoreResult(sorted(uid for _, _, changed in real for uid in changed), modified)
 
 
-def _change_flags(ledger: Ledger, box: Box, moves: list[tuple[FlagSet, FlagSet, list[int]]]) -> None:
+def _span(mailbox_id: int, uids: list[int]) -> tuple[int, int] | None:
+    """First and last key, if these (rising) UIDs are all that lie between: one range scan then, not look-ups."""
+    if uids[-1] - uids[0] + 1 != len(uids):
+        return None
+    return mailbox_id << UID_BITS | uids[0], mailbox_id << UID_BITS | uids[-1]
+
+
+def _change_flags(
+    ledger: Ledger,
+    box: Box,
+    moves: list[tuple[FlagSet, FlagSet, list[int]]],
+    span: tuple[int, int] | None,
+) -> None:
+    """Each move: old flags, new flags, and who. With `span` they are all the live messages there that have the old."""
     modseq = ledger.next_modseq()
     changed: list[tuple[int, int]] = []
     for old, new, uids in moves:
-        ledger.db.execute(
-            "UPDATE message SET flags = ?, modseq = ? WHERE key IN (SELECT value FROM carray(?))",
-            (new.id, modseq, _keys(box.id, uids)),
-        )
+        # No new set is another move's old one: what has the flags (or lacks them) already does not move.
+        if span is not None:
+            ledger.db.execute(
+                "UPDATE message SET flags = ?, modseq = ? WHERE key BETWEEN ? AND ? AND flags = ? AND removed IS NULL",
+                (new.id, modseq, *span, old.id),
+            )
+        else:
+            ledger.db.execute(
+                "UPDATE message SET flags = ?, modseq = ? WHERE key IN (SELECT value FROM carray(?))",
+                (new.id, modseq, _keys(box.id, uids)),
+            )
         box.unseen += len(uids) * (old.seen - new.seen)
         box.deleted += len(uids) * (new.deleted - old.deleted)
         changed += [(uid, new.id) for uid in uids]

@@ -97,8 +97,13 @@ def connect(path: Path, name: Name, *, create: bool = False, busy_s: float = BUS
     return db
 
 
-def _configure(db: apsw.Connection, busy_s: float) -> None:
+def set_patience(db: apsw.Connection, busy_s: float = BUSY_S) -> None:
+    """How long a statement waits for another process's lock before StoreBusy."""
     db.set_busy_handler(_wait(busy_s))
+
+
+def _configure(db: apsw.Connection, busy_s: float) -> None:
+    set_patience(db, busy_s)
     db.execute("PRAGMA journal_mode=WAL")
     # Checkpoints run in the writer's thread after the answer is out, never inside a commit.
     db.execute("PRAGMA wal_autocheckpoint=0")
