@@ -75,7 +75,6 @@ _RAW_MIN: Final = 4096  # bytes; below, compressing is not worth a new pack
 _SAVES_MIN: Final = 0.9  # a compressed record must be below this share of the raw one
 _BATCH: Final = 2000  # rows a write transaction: a delivery waits no longer than for one of these
 _LEVEL: Final = 6
-_RETIRED_END: Final = 1 << 62  # "known to reach to here": no writer takes up a pack that is shorter than that
 
 _log = log.get("collect")
 
@@ -293,7 +292,6 @@ class _Collection:
             self.progress("unlinked", 0, 0)
             with _transaction(db):
                 db.execute("DELETE FROM retired WHERE pack = ?", (number,))
-                db.execute("DELETE FROM pack WHERE id = ?", (number,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +379,7 @@ class _Rewriter:
             if select(db, "SELECT 1 FROM email WHERE pack = ? LIMIT 1", (number,)):
                 raise StoreCorrupt("a row points at a record that is not there")
             db.execute("INSERT OR REPLACE INTO retired VALUES (?, ?)", (number, int(time.time())))
-            db.execute("INSERT OR REPLACE INTO pack(id, end) VALUES (?, ?)", (number, _RETIRED_END))
+            db.execute("DELETE FROM pack WHERE id = ?", (number,))
             db.execute("INSERT OR REPLACE INTO pack(id, end) VALUES (?, ?)", (writer.number, writer.end))
 
     def _abandon(self, start: int) -> None:
