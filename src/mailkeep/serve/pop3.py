@@ -292,11 +292,9 @@ class Pop3Session:
         match event:
             case Command():
                 self._errors = 0
-                handlers = self._ANYTIME if event.verb in self._ANYTIME else self._TRANSACTION
-                if event.verb in self._AUTHORIZATION and self._drop is None:
-                    handlers = self._AUTHORIZATION
+                handlers = self._AUTHORIZATION if self._drop is None else self._TRANSACTION
                 handler = handlers.get(event.verb)
-                if handler is None or (handlers is self._TRANSACTION and self._drop is None):
+                if handler is None:
                     self._conn.write(err("Not now"))
                 else:
                     handler(self, event)
@@ -512,6 +510,7 @@ class Pop3Session:
     _Handler = Callable[["Pop3Session", Command], None]
     _ANYTIME: Final[dict[str, _Handler]] = {"CAPA": _capa, "LANG": _lang, "QUIT": _quit}
     _AUTHORIZATION: Final[dict[str, _Handler]] = {
+        **_ANYTIME,
         "USER": _user_command,
         "PASS": _pass,
         "AUTH": _auth,
@@ -519,6 +518,7 @@ class Pop3Session:
         "UTF8": _utf8_command,
     }
     _TRANSACTION: Final[dict[str, _Handler]] = {
+        **_ANYTIME,
         "STAT": _stat,
         "LIST": _list,
         "UIDL": _uidl,

@@ -73,16 +73,16 @@ class Pop3Server:
 
     def next_event(self) -> Event | None:
         buffer, start = self._buffer, self._position
+        if start == len(buffer):
+            return None
         end = buffer.find(b"\n", start)
-        sasl = self._line_wanted or buffer[start : start + 5].upper() == b"AUTH "
-        limit = SASL_LINE_MAX if sasl else LINE_MAX
         if end < 0:
-            if self._skipping or len(buffer) - start > limit:
+            if self._skipping or len(buffer) - start > self._limit(start):
                 self._skipping = True
                 self._position = len(buffer)
             return None
         self._position = end + 1
-        if self._skipping or end - start > limit:
+        if self._skipping or (end - start > LINE_MAX and end - start > self._limit(start)):
             self._skipping = self._line_wanted = False
             return Bad("Line too long")
         # A bare LF is taken as well: people type POP3 by hand, and no relay can be fooled by it.
@@ -92,6 +92,10 @@ class Pop3Server:
             return Line(line)
         return _parse(line)
 
+    def _limit(self, start: int) -> int:
+        sasl = self._line_wanted or self._buffer[start : start + 5].upper() == b"AUTH "
+        return SASL_LINE_MAX if sasl else LINE_MAX
+
 
 def _parse(line: bytes) -> Command | Bad:
     verb, _, rest = line.partition(b" ")
@@ -99,6 +103,8 @@ def _parse(line: bytes) -> Command | Bad:
     if b"\0" in line:
         return Bad("NUL is not allowed")
     if verb in _NUMBERS:
+        if rest.isdigit() and len(rest) <= 10 and verb != b"TOP":  # nearly all
+            return Command(verb.decode(), (int(rest),))
         words = rest.split()
         least, most = _NUMBERS[verb]
         if not least <= len(words) <= most or not all(word.isdigit() and len(word) <= 10 for word in words):
