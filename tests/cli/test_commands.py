@@ -42,7 +42,7 @@ class Keep:
         try:
             account = store.account(user)
             box = account.mailbox(mailbox)
-            rows = account.fetch(box.id, range(1, box.uidnext), ("uid", "email"))
+            rows = account.fetch(box.id, list(account.index(box.id).uids), ("uid", "email"))
             return [account.read(email).split(b"\r\n")[0].decode().removeprefix("Subject: ") for _, email in rows]
         finally:
             store.close()
