@@ -53,6 +53,7 @@ class Report:
     """What verify found. `counts`: how much was looked at, by noun; `unlisted`: directories without an account."""
 
     problems: list[Problem] = field(default_factory=list)
+    problem_count: int = 0  # with those over PROBLEMS_MAX
     counts: dict[str, int] = field(default_factory=dict)
     unlisted: list[str] = field(default_factory=list)
 
@@ -100,7 +101,7 @@ class _Check:
 
     def problem(self, kind: str, where: str, text: str, remedy: str = _REPAIR) -> None:
         self.by_kind[kind] = self.by_kind.get(kind, 0) + 1
-        self.report.count("problems")
+        self.report.problem_count += 1
         if self.by_kind[kind] <= PROBLEMS_MAX:
             self.report.problems.append(Problem(kind, self.account, where, text, remedy))
 
