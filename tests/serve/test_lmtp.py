@@ -310,6 +310,20 @@ def test_recipients_have_a_limit(tmp_path: Path) -> None:
     talk(door, client)
 
 
+def test_many_commands_in_one_packet_leave_others_their_turn(door: Door) -> None:
+    def client(host: str, port: int) -> None:
+        with Lines(host, port) as busy, Lines(host, port) as other:
+            for lines in (busy, other):
+                assert lines.reply() == "220"
+            busy.send(b"LHLO x\r\nMAIL FROM:<a@b>\r\n" + b"RCPT TO:<demo>\r\n" * 900 + b"NOOP\r\n" * 20_000)
+            other.send(b"NOOP\r\n")
+            assert other.reply() == "250 2.0.0"
+            assert busy.replies(902) == ["250", "250 2.1.0", *["250 2.1.5"] * 900]
+            assert set(busy.replies(20_000)) == {"250 2.0.0"}
+
+    door.run(lmtp_session, client)
+
+
 def test_too_many_errors(door: Door) -> None:
     def client(lines: Lines) -> None:
         lines.send(b"GET / HTTP/1.1\r\n" * 30)

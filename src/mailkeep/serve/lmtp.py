@@ -33,6 +33,8 @@ _log = log.get("lmtp")
 
 INLINE_MAX: Final = 64 * 1024  # larger messages are hashed and rendered in a thread
 BUFFERED_MAX: Final = 256 * 1024  # what waits in the codec before we stop reading
+BUDGET: Final = 64  # commands before other sessions get their turn (0.3 ms rule)
+RCPT_COST: Final = 8  # it asks the directory
 
 _OK: Final = Reply(250, "2.0.0", "Ok").encode()
 _SENDER_OK: Final = Reply(250, "2.1.0", "Sender ok").encode()
@@ -150,15 +152,16 @@ class LmtpSession:
     # --- the loop ---
 
     def _pump(self) -> None:
-        """Handle events until there are none, or one must wait."""
-        conn = self._conn
+        """Handle events until there are none, one must wait, or it is others' turn."""
+        conn, budget = self._conn, BUDGET
         while not self._busy and not conn.closing:
-            if not conn.writable:
-                self._start(conn.drain())
+            if budget <= 0 or not conn.writable:
+                self._start(self._yield())
                 return
             event = self._codec.next_event()
             if event is None:
                 break
+            budget -= RCPT_COST if isinstance(event, smtp.Rcpt) else 1
             try:
                 self._handle(event)
             except MailkeepError as error:
@@ -168,6 +171,10 @@ class LmtpSession:
                 conn.write(_INTERNAL)
         if self._ended and not self._busy:
             conn.close()
+
+    async def _yield(self) -> None:
+        await self._conn.drain()
+        await asyncio.sleep(0)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         """Run what must wait; commands stay in the codec meanwhile."""
