@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailkeep.mail.header import decode_words, header_end, iter_fields, select_fields, unfold
+from mailkeep.mail.header import decode_charset, decode_words, header_end, iter_fields, select_fields, unfold
 
 UGLY = st.lists(
     st.sampled_from(
@@ -134,3 +134,8 @@ def test_garbage_never_raises(value: bytes) -> None:
     unfold(value)
     list(iter_fields(value))
     assert 0 <= header_end(value) <= len(value)
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    # Only UTF-7 can spell one; kept, it could be neither indexed nor stored.
+    assert decode_charset(b"a +2AA- b +2D3eAA-", "utf-7") == "a \ufffd b \U0001f600"

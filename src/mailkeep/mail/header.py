@@ -100,6 +100,7 @@ def unfold(value: bytes) -> bytes:
 # encoded-word = "=?" charset ["*" language] "?" encoding "?" encoded-text "?=" (RFC 2047 section 2, RFC 2231 section 5)
 # Neither part may hold "?", which keeps the search linear. Real mail has spaces inside encoded-text.
 _WORD = re.compile(rb"=\?([^?\s]{1,80})\?([bBqQ])\?([^?]*)\?=")
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
 
 # Codecs of Python that are no charsets, or that take more than linear time.
@@ -145,12 +146,13 @@ def decode_charset(raw: bytes, charset: str | None) -> str:
     if codec is None:
         return guess_text(raw)
     try:
-        return raw.decode(codec)
+        text = raw.decode(codec)
     except (UnicodeDecodeError, ValueError):
-        pass
-    if codec == "utf-8":
-        return guess_text(raw)
-    return raw.decode(codec, "replace")
+        if codec == "utf-8":
+            return guess_text(raw)
+        text = raw.decode(codec, "replace")
+    # UTF-7 is the one charset that can spell half of a surrogate pair, which is no character and cannot be stored.
+    return _HALF_PAIR.sub("\ufffd", text) if codec == "utf-7" else text
 
 
 def decode_base64(data: bytes) -> bytes:
