@@ -156,6 +156,8 @@ class ImapSession:
         """Nothing is left to do at the moment: end what was asked to end."""
         if self._task is not None and not self._telling and self._line is None:
             return
+        if self._again and not self._stopping:
+            return  # more has arrived than one slice of time could take
         if self._stopping:
             self._bye(b"Server is stopping")
         elif self._ended:

@@ -6,26 +6,28 @@ here and never again as news: the view passes over batches that were made `by` i
 A message that another session removed is no error (RFC 2180 section 4): it is passed over, and the reply is OK.
 """
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 from mailkeep.errors import MailboxMissing, NotAllowed
 from mailkeep.mail.flags import canonical
 from mailkeep.mail.numset import NumSet
-from mailkeep.serve.imap_peer import Peer
+from mailkeep.serve.imap_peer import Peer, Result, Steps
 from mailkeep.serve.imap_reply import Reply, no, ok
 from mailkeep.serve.imap_select import has_deleted
-from mailkeep.serve.imap_view import View
-from mailkeep.store import Mailbox, Transaction
+from mailkeep.serve.imap_view import Span, View
+from mailkeep.store import Mailbox, StoreResult, Transaction
 from mailkeep.wire import imap_response
 from mailkeep.wire.imap_command import Copy, Expunge, Move, Store
 
+NOW_MAX = 16  # messages of which flags change on the spot: a thread would cost more
+_STORED = ok(b"STORE completed")
 _READ_ONLY = no(b"Mailbox is read-only", b"READ-ONLY")
 Work = Coroutine[Any, Any, Reply]
 
 
-def store(peer: Peer, command: Store) -> Reply | Work:
+def store(peer: Peer, command: Store) -> Result:
     """STORE and UID STORE (RFC 9051 section 6.4.6, RFC 7162 section 3.1.3)."""
     view = peer.selected
     if view.read_only:
@@ -35,50 +37,47 @@ def store(peer: Peer, command: Store) -> Reply | Work:
         peer.enabled.condstore = True
     spans = peer.spans(command.messages, uid=command.uid)
     if not spans or (not flags and command.mode != "="):
-        return ok(b"STORE completed")
-    return _store(peer, view, command, flags=flags, spans=spans)
+        return _STORED
+    uids = view.uids_in(spans)
+    work = partial(
+        Transaction.store_flags,
+        mailbox_id=view.index.mailbox_id,
+        uids=uids,
+        mode=command.mode,
+        flags=flags,
+        unchanged_since=command.unchanged_since,
+    )
+    if len(uids) <= NOW_MAX:
+        result = peer.services.offload.write_now(peer.account, work, by=view)
+        if result is not None:
+            return _told(peer, view, command, spans=spans, result=result)
+    return _store(peer, view, command, spans=spans, work=work)
 
 
 async def _store(
-    peer: Peer, view: View, command: Store, *, flags: frozenset[str], spans: list[tuple[int, int]]
+    peer: Peer, view: View, command: Store, *, spans: list[Span], work: Callable[[Transaction], StoreResult]
 ) -> Reply:
-    uids = view.uids_in(spans)
-    result = await peer.services.offload.write(
-        peer.account,
-        partial(
-            Transaction.store_flags,
-            mailbox_id=view.index.mailbox_id,
-            uids=uids,
-            mode=command.mode,
-            flags=flags,
-            unchanged_since=command.unchanged_since,
-        ),
-        durable=False,
-        by=view,
-    )
-    await _tell_stored(peer, view, command, spans=spans, changed=result.changed, modified=result.modified)
-    if result.modified:
-        failed = peer.numbers(list(result.modified), uid=command.uid)
-        return ok(b"Conditional STORE failed", imap_response.modified(failed))
-    return ok(b"STORE completed")
+    result = await peer.services.offload.write(peer.account, work, durable=False, by=view)
+    reply: Reply = await peer.stream(_told(peer, view, command, spans=spans, result=result))
+    return reply
 
 
-async def _tell_stored(
-    peer: Peer, view: View, command: Store, *, spans: list[tuple[int, int]], changed: list[int], modified: list[int]
-) -> None:
+def _told(peer: Peer, view: View, command: Store, *, spans: list[Span], result: StoreResult) -> Steps:
     """FETCH with the flags, of all that the command named; when .SILENT, mod-sequences only, for CONDSTORE clients."""
-    enabled = peer.enabled
-    if command.silent:
-        if not enabled.condstore:
-            return
-        spans = view.spans_of(changed)
-    elif modified:
-        failed = NumSet.of(modified)
-        spans = view.spans_of(uid for uid in view.uids_in(spans) if uid not in failed)
+    condstore = peer.enabled.condstore
+    uid = command.uid or peer.enabled.uid_always
     if not command.silent:
-        peer.write(view.learn({number for start, stop in spans for number in view.flag_sets(start, stop)}))
-    uid = command.uid or enabled.uid_always
-    await peer.stream(view.rows_of(spans, uid=uid, flags=not command.silent, modseq=enabled.condstore))
+        if result.modified:
+            failed = NumSet.of(result.modified)
+            spans = view.spans_of(uid for uid in view.uids_in(spans) if uid not in failed)
+        yield view.learn({number for start, stop in spans for number in view.flag_sets(start, stop)})
+        yield from view.rows_of(spans, uid=uid, modseq=condstore)
+    elif condstore:
+        yield from view.rows_of(view.spans_of(result.changed), uid=uid, flags=False, modseq=True)
+    if result.modified:
+        numbers = peer.numbers(list(result.modified), uid=command.uid)
+        return ok(b"Conditional STORE failed", imap_response.modified(numbers))
+    return _STORED
 
 
 def expunge(peer: Peer, command: Expunge) -> Reply | Work:

@@ -320,22 +320,18 @@ def _from_store(
 def _headers(account: Account, rows: _Rows, names: tuple[bytes, ...], number: int | None) -> list[bytes]:
     """A header set of each message: remembered, or cut now and remembered."""
     emails, sizes = rows.stored["email"], rows.stored["header_size"]
-    wanted = frozenset(names)
-    if number is None:
-        return [_selected(account, email, size, wanted=wanted) for email, size in zip(emails, sizes, strict=True)]
-    values = list(rows.stored[f"headers:{number}"])
-    fresh = []
-    for at, value in enumerate(values):
-        if value is None:
-            values[at] = _selected(account, emails[at], sizes[at], wanted=wanted)
-            fresh.append((emails[at], values[at]))
-    if fresh:
-        account.remember_headers(number, fresh)
+    values = list(rows.stored[f"headers:{number}"]) if number is not None else [None] * len(emails)
+    absent = [at for at, value in enumerate(values) if value is None]
+    if absent:
+        wanted = frozenset(names)
+        read = account.read_many([(emails[at], 0, sizes[at]) for at in absent])
+        for at, header in zip(absent, read, strict=True):
+            # What cannot be read has no fields; its body, if asked for, says why.
+            values[at] = select_fields(header, wanted) if isinstance(header, bytes) else b"\r\n"
+        if number is not None:
+            fresh = [(emails[at], values[at]) for at, header in zip(absent, read, strict=True) if type(header) is bytes]
+            account.remember_headers(number, fresh)
     return values
-
-
-def _selected(account: Account, email: Any, header_size: int, *, wanted: frozenset[bytes]) -> bytes:
-    return select_fields(account.read(email, 0, header_size), wanted)
 
 
 # --- bodies ---
@@ -345,10 +341,9 @@ def _with_bodies(
     peer: Peer, plan: Plan, rows: _Rows, *, woven: list[Column], marked: frozenset[int], outcome: _Outcome
 ) -> Generator[bytes, None, None]:
     """Responses one by one: the template's part, then the sections."""
-    account = peer.account
     ready: list[bytes] = []
     size = 0
-    wanted = [rows.stored[name] for name in ("email", "size", "header_size", "sections")] if plan.bodies else []
+    messages = _messages(peer.account, rows) if plan.bodies else []
     for at, (seq, *values) in enumerate(zip(*woven, strict=True)):
         items = [plan.template % tuple(values)] if plan.template else []
         if rows.uids[at] in marked:
@@ -358,10 +353,9 @@ def _with_bodies(
                 items.append(b"MODSEQ (%d)" % rows.modseqs[at])
         big: list[_Big] = []
         try:
-            if wanted:
-                message = _Message(account, *(column[at] for column in wanted), several=len(plan.bodies) > 1)
-                for item in map(message.section, plan.bodies):
-                    items.append(item) if isinstance(item, bytes) else big.append(item)
+            for body in plan.bodies:
+                item = messages[at].section(body)
+                items.append(item) if isinstance(item, bytes) else big.append(item)
         except _UnknownEncoding:
             outcome.reply = _UNKNOWN_CTE
             continue
@@ -407,25 +401,46 @@ def _flow(peer: Peer, sections: list[_Big], *, first: bool) -> Generator[bytes, 
         peer.in_literal = False
 
 
+def _messages(account: Account, rows: _Rows) -> "list[_Message]":
+    """The messages of a slice; small ones are read whole, all at once."""
+    columns = [rows.stored[name] for name in ("email", "size", "header_size", "sections")]
+    small = [(email, 0, None) for email, size in zip(columns[0], columns[1], strict=True) if size <= SMALL]
+    whole = iter(account.read_many(small))
+    return [
+        _Message(account, email, size, header_size, sections, whole=next(whole) if size <= SMALL else None)
+        for email, size, header_size, sections in zip(*columns, strict=True)
+    ]
+
+
 class _Message:
-    """The stored bytes of one message, read once if it is small and wanted often."""
+    """The stored bytes of one message, all of them at hand if it is small."""
 
     __slots__ = ("_account", "_email", "_header_size", "_sections", "_size", "_whole")
 
     def __init__(
-        self, account: Account, email: Any, size: int, header_size: int, sections: bytes, *, several: bool
+        self,
+        account: Account,
+        email: int,
+        size: int,
+        header_size: int,
+        sections: bytes,
+        *,
+        whole: bytes | StoreError | None,
     ) -> None:
         self._account = account
         self._email = email
         self._size = size
         self._header_size = header_size
         self._sections = sections
-        self._whole = account.read(email) if several and size <= SMALL else None
+        self._whole = whole
 
     def _read(self, start: int, length: int) -> bytes:
-        if self._whole is not None:
-            return self._whole[start : start + length]
-        return self._account.read(self._email, start, length) if length else b""
+        whole = self._whole
+        if whole is None:
+            return self._account.read(self._email, start, length) if length else b""
+        if isinstance(whole, StoreError):
+            raise whole
+        return whole[start : start + length]
 
     def _span(self, path: tuple[int, ...], text: str) -> tuple[int, int, str] | None:
         """(start, length, transfer encoding), None when there is no such part."""
@@ -443,8 +458,8 @@ class _Message:
         section, label = body.section, body.label
         fields = section.text.startswith("HEADER.FIELDS")
         span = self._span(section.path, "HEADER" if fields else section.text)
-        if span is None:  # no such part: NIL, as Dovecot has it
-            return label + (b" 0" if body.kind == "BINARY.SIZE" else b" NIL")
+        if span is None:  # no such part: empty, as Dovecot has it
+            return label + (b" 0" if body.kind == "BINARY.SIZE" else b' ""')
         start, length, encoding = span
         if body.kind.startswith("BINARY"):
             return self._binary(body, start, length, encoding=encoding)

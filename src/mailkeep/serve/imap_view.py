@@ -275,6 +275,9 @@ class View:
         The client's numbering changes in the last piece only, and only if `expunge`.
         """
         self._pull()
+        if expunge:  # the flags of what goes anyway are no news
+            for uid in self._gone:
+                self._changed.pop(uid, None)
         while self._changed:
             told = sorted(self._changed)[:ROWS] if len(self._changed) > ROWS else sorted(self._changed)
             for uid in told:
