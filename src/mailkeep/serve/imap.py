@@ -13,7 +13,7 @@ the loop for longer than SLICE_S, and nothing is produced faster than the client
 import asyncio
 from collections.abc import Coroutine, Generator
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 
 from mailkeep import log
 from mailkeep.errors import MailkeepError
@@ -32,6 +32,8 @@ _log = log.get("imap")
 
 SLICE_S = 0.0003
 SLICE_SIZE = 256 * 1024
+CROWDED_SLICE_S = 0.00005
+CROWDED = 20  # turns of the loop after one in which another session had something to say
 BUFFERED_MAX = 128 * 1024  # what a client may send ahead while a command runs
 _SERVER_BUG = no(b"Internal error, the log has the details", b"SERVERBUG")
 
@@ -54,6 +56,8 @@ class ImapSession:
         "_telling",
         "_wire",
     )
+
+    heard: ClassVar[int] = 0  # reads of all sessions of this process, so that a long answer notices the others
 
     def __init__(self, conn: Connection, services: Services) -> None:
         self._conn = conn
@@ -79,6 +83,7 @@ class ImapSession:
 
     # --- what the connection calls ---
     def data_received(self, data: bytes) -> None:
+        ImapSession.heard += 1
         self._wire.receive(data)
         if not self._again:
             self._pump()
@@ -290,7 +295,7 @@ class ImapSession:
     def _advance(self, steps: Generator[bytes, None, Any]) -> tuple[bool, Any]:
         """Write pieces for a slice of time: whether that was all, and what the generator returned."""
         out = self._peer.out
-        deadline = perf_counter() + SLICE_S
+        deadline = perf_counter() + (SLICE_S if not self._peer.crowded else CROWDED_SLICE_S)
         size = 0
         try:
             while True:
@@ -304,14 +309,17 @@ class ImapSession:
 
     async def _stream(self, steps: Generator[bytes, None, Any]) -> Any:
         """Write all pieces, giving way between slices and waiting while the client does not read."""
-        conn = self._conn
+        conn, peer = self._conn, self._peer
         while True:
             done, value = self._advance(steps)
             self._flush()
             if done:
                 return value
             if conn.writable:
+                heard = ImapSession.heard
                 await asyncio.sleep(0)
+                # Others want the loop: smaller portions for a while, so that they wait less.
+                peer.crowded = CROWDED if ImapSession.heard != heard else max(peer.crowded - 1, 0)
             else:
                 await conn.drain()
             if self._stopping and not self._peer.in_literal:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from mailkeep.errors import MailboxMissing, NotAllowed
+from mailkeep.errors import MailboxMissing
 from mailkeep.mail.flags import canonical
 from mailkeep.mail.numset import NumSet
 from mailkeep.serve.imap_peer import Peer, Result, Steps
@@ -129,8 +129,6 @@ def _copy_or_move(peer: Peer, command: Copy | Move, work: Any) -> Reply | Work:
     uids = view.uids_in(peer.spans(command.messages, uid=command.uid))
     if not uids:  # UIDs that are gone are no error
         return ok(verb + b" completed")
-    if target.id == view.index.mailbox_id and verb == b"MOVE":
-        raise NotAllowed("Messages cannot be moved to where they are")
     return _transfer(peer, view, verb, target=target, uids=uids, work=work)
 
 

@@ -28,6 +28,8 @@ from mailkeep.wire.imap_response import date_time, literal, nstring
 
 LISTED: Final = 128  # rows of a listing in one slice
 BODIES: Final = 16  # messages with body sections in one slice
+CROWDED_LISTED: Final = 24  # the same while others want the loop
+CROWDED_BODIES: Final = 4
 SEEN_AT_ONCE: Final = 200  # messages marked \Seen in one transaction, before their bodies are sent
 CHUNK: Final = 256 * 1024  # of a big body
 SMALL: Final = 64 * 1024  # a message is read whole when several sections of it are wanted
@@ -181,7 +183,7 @@ async def _mark_and_fetch(peer: Peer, plan: Plan, spans: list[Span]) -> Reply:
     """Set \\Seen, then send; the same FETCH response tells the flag (RFC 9051 section 6.4.5)."""
     view, flagset = peer.selected, peer.account.flagset
     end = _OK
-    for slice_spans in _slices(spans, SEEN_AT_ONCE):
+    for slice_spans in _slices(spans, lambda: SEEN_AT_ONCE):
         seen = {number: flagset(number).seen for start, stop in slice_spans for number in view.flag_sets(start, stop)}
         marked = [
             uid
@@ -208,16 +210,16 @@ async def _mark_and_fetch(peer: Peer, plan: Plan, spans: list[Span]) -> Reply:
     return end
 
 
-def _slices(spans: Iterable[Span], size: int) -> Iterator[list[Span]]:
-    """The same positions in portions of `size`."""
+def _slices(spans: Iterable[Span], size: Callable[[], int]) -> Iterator[list[Span]]:
+    """The same positions in portions of `size`, which may change on the way."""
     portion: list[Span] = []
-    room = size
+    room = size()
     for first, stop in spans:
         start = first
         while stop - start >= room:
             yield [*portion, (start, start + room)]
             start += room
-            portion, room = [], size
+            portion, room = [], size()
         if start < stop:
             portion.append((start, stop))
             room -= stop - start
@@ -300,7 +302,8 @@ def _from_store(
     sets = [account.header_set(names) for _, names in plan.headers]
     columns = plan.columns + tuple(f"headers:{number}" for number in sets if number is not None)
     template = b"* %d FETCH (" + plan.template
-    for portion in _slices(spans, BODIES if plan.bodies else LISTED):
+    calm, crowded = (BODIES, CROWDED_BODIES) if plan.bodies else (LISTED, CROWDED_LISTED)
+    for portion in _slices(spans, lambda: crowded if peer.crowded else calm):
         rows = _read_rows(peer, view, portion, columns)
         if rows.missing:
             outcome.missing()

@@ -36,6 +36,7 @@ class Peer:
         "client",
         "closed",
         "conn",
+        "crowded",
         "enabled",
         "flush",
         "in_literal",
@@ -65,6 +66,7 @@ class Peer:
         self.out: list[bytes] = []
         self.in_literal = False  # the last bytes written are inside a literal: no response may start here
         self.closed = False
+        self.crowded = 0  # above 0: others want the loop as well
         self._unwatch: Callable[[], None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         # Set by the session that owns this peer.

@@ -313,8 +313,7 @@ class View:
             pieces.append(self.learn(set(self.flags[known:])))
             pieces.append(b"* %d EXISTS\r\n" % self.count)
             if not self.enabled.rev2:
-                if not self.read_only:
-                    self.recent.append((largest + 1, self.index.uidnext))
+                self.recent.append((largest + 1, self.index.uidnext))  # examined as well: seen, not taken away
                 pieces.append(b"* %d RECENT\r\n" % self.recent_count())
         return b"".join(pieces)
 
