@@ -7,9 +7,11 @@ nothing of the package: everything goes through the program that a user runs, at
         imaplib.IMAP4(server.host, server.port("imap"))
 """
 
+import contextlib
 import os
 import queue
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -128,6 +130,7 @@ class Server:
         """Ask it to end (TERM) and return its exit code. One that does not end in time is killed and reported."""
         if self._process is None:
             return 0
+        others = self._others()
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -136,14 +139,25 @@ class Server:
             self.kill()
             raise AssertionError(f"mailkeep serve did not end on TERM\n{self.log()[-4000:]}") from None
         self._finish()
+        _wait_for_end(others)
         return code
 
-    def kill(self) -> None:
-        """As a power cut would, but for what the kernel has already."""
+    def kill(self, *, wait: bool = True) -> None:
+        """As a crash would. Its other processes notice by themselves; `wait` returns when they have ended too."""
         if self._process is not None:
+            others = self._others() if wait else []
             self._process.kill()
             self._process.wait(timeout=30)
             self._finish()
+            _wait_for_end(others)
+
+    def _others(self) -> list[int]:
+        """Handles (pidfd) of the processes that the server has started."""
+        handles = []
+        for task in Path(f"/proc/{self.pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                handles += [os.pidfd_open(int(pid)) for pid in task.read_text().split()]
+        return handles
 
     def _finish(self) -> None:
         assert self._process is not None and self._process.stdout is not None and self._reader is not None
@@ -163,6 +177,15 @@ class Server:
             self.stop()
         else:
             self.kill()
+
+
+def _wait_for_end(handles: list[int], timeout_s: float = 20) -> None:
+    """Wait until the processes behind the handles have ended; a server that is gone must leave none behind."""
+    deadline = time.monotonic() + timeout_s
+    for handle in handles:
+        ended, _, _ = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+        os.close(handle)
+        assert ended, "a process of the server lives on after its parent"
 
 
 def memory_of(pid: int, field: str = "VmRSS") -> int:

@@ -167,7 +167,7 @@ def kill_round(server: Server, ledger: Ledger, number: int, rng: random.Random) 
         )
         # The moment of the last acknowledgement is not random: let a random part of the next ones begin.
         ledger.changed.wait_for(lambda: False, timeout=rng.random() * 0.02)
-    server.kill()
+    server.kill(wait=bool(rng.randrange(2)))
     for worker in workers:
         worker.thread.join(timeout=60)
         assert not worker.thread.is_alive(), f"{worker.name} hangs"
