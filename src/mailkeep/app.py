@@ -175,7 +175,11 @@ class Server:
             postmaster=config.postmaster,
             log=log.get("serve"),
         )
-        hub = Hub(connections_max=config.connections_max, connections_per_peer=config.connections_per_peer_max)
+        hub = Hub(
+            connections_max=config.connections_max,
+            connections_per_peer=config.connections_per_peer_max,
+            handshake_s=min(30, config.login_timeout_s),
+        )
         listeners = [
             Listener(
                 door,

@@ -7,10 +7,11 @@ older time it does not know which messages there were, so every UID that the cli
 there, is reported (RFC 7162 section 3.2.6).
 """
 
+import contextlib
 from collections.abc import Coroutine, Generator, Iterable
 from typing import Any
 
-from mailkeep.errors import ProtocolError
+from mailkeep.errors import ProtocolError, StoreBusy, StoreFull, StoreReadOnly
 from mailkeep.mail.numset import NumSet
 from mailkeep.serve.imap_list import mailbox_objectid
 from mailkeep.serve.imap_peer import Peer, Result
@@ -42,11 +43,17 @@ def select(peer: Peer, command: Select) -> Result:
 
 
 async def _prepare_and_open(peer: Peer, command: Select, mailbox: Mailbox, *, claims: bool) -> Reply:
-    """Load the index in a thread. Messages are \\Recent for the first session that hears of them: a write, if any."""
+    """Load the index in a thread. Messages are \\Recent for the first session that hears of them: a write, if any.
+
+    A disk that is full or read-only must not keep anybody from reading: then they stay \\Recent for the next one too.
+    """
     offload, account = peer.services.offload, peer.account
     recent = (mailbox.recent_from, mailbox.uidnext)
     if claims:
-        recent = await offload.write(account, lambda transaction: transaction.claim_recent(mailbox.id), durable=False)
+        with contextlib.suppress(StoreFull, StoreReadOnly, StoreBusy):
+            recent = await offload.write(
+                account, lambda transaction: transaction.claim_recent(mailbox.id), durable=False
+            )
     index = await offload.index(account, mailbox.id)
     reply: Reply = await peer.stream(_open(peer, command, mailbox, index=index, recent=recent))
     return reply
