@@ -37,7 +37,7 @@ import msgspec
 import zstandard
 
 from mailkeep import log
-from mailkeep.errors import StoreBusy, StoreCorrupt, StoreError
+from mailkeep.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
 from mailkeep.mail.numset import NumSet
 from mailkeep.store import search_index
 from mailkeep.store.account import AccountInfo
@@ -103,8 +103,11 @@ def collect(
     progress: Progress | None = None,
     cancelled: Cancelled | None = None,
 ) -> CollectReport:
-    """Remove what retention no longer keeps, from the given accounts or all. An account in trouble is skipped and
-    named in the report."""
+    """Remove what retention no longer keeps, from the given accounts or all.
+
+    An account in trouble is skipped and named in the report. Raises StoreFull, StoreReadOnly: what ails the disk ails
+    all accounts.
+    """
     report = CollectReport()
     for info in store.directory.list() if accounts is None else accounts:
         if cancelled is not None and cancelled():
@@ -114,6 +117,8 @@ def collect(
         )
         try:
             work.run()
+        except (StoreFull, StoreReadOnly):
+            raise
         except StoreError as error:
             _log.warning("garbage not collected", account=info.name, error=error.text)
             report.skipped.append(f"{info.name}: {error.text}")
