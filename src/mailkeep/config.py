@@ -169,10 +169,11 @@ def _text(value: object) -> str:
 
 
 def _domains(value: object) -> frozenset[str]:
-    parts = value if isinstance(value, list) else [value]
-    if not all(isinstance(part, str) and part.strip() and "@" not in part for part in parts):
+    given = value if isinstance(value, list) else [value]
+    parts = [part.strip().lower().rstrip(".") for part in given if isinstance(part, str)]
+    if len(parts) < len(given) or not all(part and "@" not in part for part in parts):
         raise ValueError('must be domain names such as ["example.org"], or "*" for any')
-    return frozenset(part.strip().lower().rstrip(".") for part in parts)
+    return frozenset(parts)
 
 
 def _path(value: object) -> Path:
