@@ -35,7 +35,7 @@ def corpus() -> list[tuple[str, bytes]]:
 
 def numbered(number: int, *, size: int = 0, subject: str = "") -> bytes:
     """A small plain message whose Message-ID and body say which one it is."""
-    body = f"This is message {number}.\r\n" + "0123456789abcdef" * 4 * (size // 64)
+    body = f"This is message {number}.\r\n" + ("0123456789abcdef" * 4 + "\r\n") * (size // 66)
     return (
         f"From: Ann Other <ann@example.org>\r\nTo: Bob <bob@example.org>\r\n"
         f"Subject: {subject or f'Message {number}'}\r\nDate: Tue, 20 Jan 2026 10:{number // 60 % 60:02}:{number % 60:02} +0000\r\n"

@@ -77,7 +77,8 @@ def try_every_door(login: Login, *, detail: str) -> dict[str, str]:
 
 
 def test_a_full_disk(small_disk: Path) -> None:
-    data = small_disk / "data"
+    data, reserve = small_disk / "data", small_disk / "reserve"
+    reserve.write_bytes(bytes(8 << 20))
     with Server(data, users={USER: PASSWORD}, doors=("imap", "pop3", "lmtp")) as server:
         login = Login(USER, PASSWORD, server.ports)
         kept: list[bytes] = []
@@ -98,11 +99,9 @@ def test_a_full_disk(small_disk: Path) -> None:
         assert said["append"].startswith("NO"), said
         # Reading goes on, by both doors, and shows what was acknowledged and nothing else.
         check(login, kept)
+        # Space is back: the same server goes on.
         filler.unlink()
-        # Space is back (the filler took some of it): the same session of the same server goes on.
-        free = shutil.disk_usage(small_disk).free
-        if free < 4 << 20:
-            pytest.fail(f"the test left itself no room: {free}")
+        reserve.unlink()
         said = try_every_door(login, detail="2")
         assert all(text.startswith("OK") for text in said.values()), said
         assert server.stop() == 0
@@ -134,7 +133,9 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path) -> None:
             ("import", str(tmp_path), "--user", USER),
         ):
             done = run_command(*command, "--data", str(data), stdin="x\n", check=False)
-            assert done.returncode in {73, 74}, (command, done.returncode, done.stdout, done.stderr)
+            # gc goes from account to account, and says which ones it had to leave out.
+            accepted = {73, 74} | ({1} if command == ("gc",) else set())
+            assert done.returncode in accepted, (command, done.returncode, done.stdout, done.stderr)
             assert "Traceback" not in done.stderr and done.stderr.strip()
         server = Server(data, doors=("imap", "pop3", "lmtp"))
         try:
