@@ -26,7 +26,8 @@ def test_fuzz(fuzzer: Path, tmp_path: Path, full: bool) -> None:
     seconds = int(os.environ.get("MAILKEEP_FUZZ_SECONDS") or (SECONDS_FULL if full else SECONDS_SHORT))
     done = subprocess.run(
         [
-            sys.executable, "-m", f"tests.fuzz.{fuzzer.stem}", f"-max_total_time={seconds}", f"-rss_limit_mb={MEMORY_MIB}", "-timeout=20",
+            sys.executable, "-m", f"tests.fuzz.{fuzzer.stem}",
+            f"-max_total_time={seconds}", f"-rss_limit_mb={MEMORY_MIB}", "-timeout=20",
             "-max_len=8192", f"-artifact_prefix={tmp_path}/", "-print_final_stats=1",
         ],
         stdin=subprocess.DEVNULL,
