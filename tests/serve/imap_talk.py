@@ -132,6 +132,7 @@ class Talk:
         done = 0  # lines before this do not start with it
         async with asyncio.timeout(20):
             while True:
+                self.transport.happened.clear()
                 data += self.heard()
                 done, found = _line_starting(data, mark, done)
                 if found:
@@ -139,7 +140,7 @@ class Talk:
                     return data[:done]
                 if self.transport.closed:
                     raise ConnectionError(data)
-                await asyncio.sleep(0.0005)
+                await self.transport.happened.wait()
 
     async def command(self, text: str | bytes) -> tuple[bytes, list[bytes]]:
         """Send one command; its status and its untagged lines."""

@@ -20,6 +20,7 @@ class MemoryTransport(asyncio.Transport):
         self.aborted = False
         self.eof_sent = False
         self.reading = True
+        self.happened = asyncio.Event()  # something was sent, or it was closed
 
     @property
     def sent(self) -> bytes:
@@ -35,6 +36,7 @@ class MemoryTransport(asyncio.Transport):
         assert not self.closed
         assert not self.eof_sent
         self.sends.append(bytes(data))
+        self.happened.set()
 
     def write_eof(self) -> None:
         self.eof_sent = True
@@ -57,6 +59,7 @@ class MemoryTransport(asyncio.Transport):
     def close(self) -> None:
         if not self.closed:
             self.closed = True
+            self.happened.set()
             assert self.connection is not None
             asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)
 
