@@ -307,3 +307,18 @@ def test_the_corpus_comes_back_byte_for_byte(part: int, tmp_path_factory: pytest
             assert len([line for line in await talk.ok(f"FETCH 1:* {items}") if b"FETCH" in line]) == len(mails)
 
     scenario(tmp_path_factory.mktemp("corpus"))
+
+
+@on_desk
+async def test_a_message_that_cannot_be_read_costs_its_own_response(desk: Desk) -> None:
+    await desk.fill(3, flags=["\\Seen"])
+    talk = await desk.user("INBOX")
+    (pack,) = (desk.account.path / "packs").glob("*.pack")
+    data = bytearray(pack.read_bytes())
+    data[data.index(b"Subject: Hello 2")] ^= 0xFF
+    pack.write_bytes(data)
+    for items in ("BODY[]", "(BODY[] BODY[TEXT])"):
+        lines = await talk.no(f"FETCH 1:3 {items}")
+        assert b"[CORRUPTION]" in talk.tagged
+        assert [line.split()[1] for line in lines] == [b"1", b"3"]
+    assert len(await talk.ok("FETCH 1:3 ENVELOPE")) == 3

@@ -23,11 +23,11 @@ from mailkeep.serve.imap_reply import Reply, from_error, no, ok
 from mailkeep.serve.imap_select import changed_spans, vanished_earlier
 from mailkeep.serve.imap_view import ROWS, Span, View, weave
 from mailkeep.store import Account, Transaction
-from mailkeep.wire.imap_command import Fetch, FetchBody, FetchItem
+from mailkeep.wire.imap_command import Fetch, FetchBody, FetchItem, Section
 from mailkeep.wire.imap_response import date_time, literal, nstring
 
 LISTED: Final = 128  # rows of a listing in one slice
-BODIES: Final = 16  # messages with body sections in one slice
+BODIES: Final = 32  # messages with body sections in one slice
 CROWDED_LISTED: Final = 24  # the same while others want the loop
 CROWDED_BODIES: Final = 4
 SEEN_AT_ONCE: Final = 200  # messages marked \Seen in one transaction, before their bodies are sent
@@ -84,6 +84,7 @@ class Plan:
     utf8: bool  # ENVELOPE with 8-bit text
     headers: tuple[tuple[bytes, tuple[bytes, ...]], ...]  # (label, names): header sets of the whole message
     bodies: tuple[FetchBody, ...]  # all other sections
+    whole: bytes  # the template of the one section, if that is the whole message; else empty
     marks_seen: bool
     in_memory: bool  # the store need not be asked
 
@@ -93,10 +94,10 @@ class Plan:
         wanted = [stored.column for stored in self.stored]
         if self.utf8:
             wanted.append("envelope_utf8")
-        if self.bodies or self.headers:
+        if self.headers:
             wanted += ["email", "header_size"]
-        if self.bodies:
-            wanted += ["size", "sections"]
+        if self.bodies:  # where they lie inside is asked for when it is needed: often the whole message is wanted
+            wanted += ["email", "size"]
         return tuple(dict.fromkeys(wanted))
 
 
@@ -123,9 +124,16 @@ def compile_items(items: tuple[FetchItem, ...], utf8: bool) -> Plan:
         utf8 and "ENVELOPE" in items,
         tuple(headers),
         tuple(bodies),
+        _whole_template(bodies, apart=bool(template)),
         any(isinstance(item, FetchBody) and not item.peek for item in items),
         not stored and not headers and not bodies,
     )
+
+
+def _whole_template(bodies: list[FetchBody], *, apart: bool) -> bytes:
+    if len(bodies) != 1 or bodies[0].section != Section() or bodies[0].partial or bodies[0].kind.startswith("BINARY"):
+        return b""
+    return (b" " if apart else b"") + bodies[0].label + b" {%d}\r\n%b"
 
 
 # --- the command ---
@@ -301,26 +309,36 @@ def _from_store(
     account = peer.account
     sets = [account.header_set(names) for _, names in plan.headers]
     columns = plan.columns + tuple(f"headers:{number}" for number in sets if number is not None)
+    careful = (*columns, "header_size", "sections") if plan.bodies else columns
+    hasty = plan.whole != b"" and not marked
     template = b"* %d FETCH (" + plan.template
     calm, crowded = (BODIES, CROWDED_BODIES) if plan.bodies else (LISTED, CROWDED_LISTED)
     for portion in _slices(spans, lambda: crowded if peer.crowded else calm):
-        rows = _read_rows(peer, view, portion, columns)
+        rows = _read_rows(peer, view, portion, columns if hasty else careful)
+        whole = _whole_messages(account, rows) if hasty else None
+        if hasty and whole is None:
+            rows = _read_rows(peer, view, portion, careful)
         if rows.missing:
             outcome.missing()
             if not rows.seqs:
                 continue
         woven: list[Column] = [rows.seqs, *_woven(plan, rows)]
         for (_, names), number in zip(plan.headers, sets, strict=True):
-            values = _headers(account, rows, names, number)
+            values = _headers(account, rows, names, number=number, outcome=outcome)
             woven += [[len(value) for value in values], values]
-        if plan.bodies or marked:
+        if whole is not None:
+            woven += [[len(value) for value in whole], whole]
+            yield weave(template + plan.whole + b")\r\n", woven)
+        elif plan.bodies or marked:
             yield from _with_bodies(peer, plan, rows, woven=woven, marked=marked, outcome=outcome)
         else:
             yield weave(template + b")\r\n", woven)
     return outcome.reply
 
 
-def _headers(account: Account, rows: _Rows, names: tuple[bytes, ...], number: int | None) -> list[bytes]:
+def _headers(
+    account: Account, rows: _Rows, names: tuple[bytes, ...], *, number: int | None, outcome: _Outcome
+) -> list[bytes]:
     """A header set of each message: remembered, or cut now and remembered."""
     emails, sizes = rows.stored["email"], rows.stored["header_size"]
     values = list(rows.stored[f"headers:{number}"]) if number is not None else [None] * len(emails)
@@ -329,7 +347,8 @@ def _headers(account: Account, rows: _Rows, names: tuple[bytes, ...], number: in
         wanted = frozenset(names)
         read = account.read_many([(emails[at], 0, sizes[at]) for at in absent])
         for at, header in zip(absent, read, strict=True):
-            # What cannot be read has no fields; its body, if asked for, says why.
+            if not isinstance(header, bytes):
+                outcome.failed(header)
             values[at] = select_fields(header, wanted) if isinstance(header, bytes) else b"\r\n"
         if number is not None:
             fresh = [(emails[at], values[at]) for at, header in zip(absent, read, strict=True) if type(header) is bytes]
@@ -402,6 +421,15 @@ def _flow(peer: Peer, sections: list[_Big], *, first: bool) -> Generator[bytes, 
         for offset in range(0, section.length, CHUNK):
             yield section.read(section.start + offset, min(CHUNK, section.length - offset))
         peer.in_literal = False
+
+
+def _whole_messages(account: Account, rows: _Rows) -> list[bytes] | None:
+    """The messages of a slice in full; None when one is big or cannot be read, which takes more care."""
+    if max(rows.stored["size"], default=0) > SMALL:
+        return None
+    read = account.read_many([(email, 0, None) for email in rows.stored["email"]])
+    values = [data for data in read if isinstance(data, bytes)]
+    return values if len(values) == len(read) else None
 
 
 def _messages(account: Account, rows: _Rows) -> "list[_Message]":
