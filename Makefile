@@ -7,7 +7,7 @@ DEMO ?= build/demo
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: build serve test check static bench torture lock clean
+.PHONY: build serve test check bench torture lock clean
 .DEFAULT_GOAL := build
 
 # The program, at .venv/bin/mailkeep, with what it needs to run and nothing else.
@@ -38,18 +38,13 @@ serve: build
 	@exec $(BIN)/mailkeep serve --demo --data $(DEMO)
 
 # Everything that CI runs.
-test: static
+test: $(VENV)/.dev
 	@$(BIN)/python -m tests.programs
 	@$(BIN)/python -m pytest
 
 # Format, lint, types, tidy: seconds.
-check: static
+check: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/tidy tests/docs
-
-static: $(VENV)/.dev
-	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet . | head -40; exit 1; }
-	@$(BIN)/ruff check --quiet .
-	@$(BIN)/mypy --no-error-summary
 
 # Mailkeep against Dovecot, side by side. `make bench BENCH_ONLY=noop,fetch BENCH_MESSAGES=5000` for a part.
 bench: $(VENV)/.dev
