@@ -33,7 +33,6 @@ class Peer:
         "_background",
         "_unwatch",
         "account_open",
-        "client",
         "closed",
         "conn",
         "crowded",
@@ -62,7 +61,6 @@ class Peer:
         self.view: View | None = None
         self.saved: tuple[int, ...] = ()  # `$`: UIDs (RFC 5182)
         self.tag = b""  # of the command that runs
-        self.client: tuple[tuple[str, str | None], ...] = ()  # what ID said
         self.out: list[bytes] = []
         self.in_literal = False  # the last bytes written are inside a literal: no response may start here
         self.closed = False
@@ -90,14 +88,6 @@ class Peer:
         """The view; commands that come here have a mailbox selected."""
         assert self.view is not None
         return self.view
-
-    @property
-    def writable(self) -> View:
-        """The view of a mailbox that was not opened by EXAMINE. Raises NotAllowed."""
-        view = self.selected
-        if view.read_only:
-            raise NotAllowed("Mailbox is read-only")
-        return view
 
     # --- selection ---
     def select(self, view: View) -> None:

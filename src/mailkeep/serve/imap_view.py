@@ -136,11 +136,6 @@ class View:
         return position if position < self.count and self.uids[position] == uid else None
 
     # --- what a row shows ---
-    @property
-    def shared(self) -> bool:
-        """Nothing was expunged that the client does not know of."""
-        return self.uids is self.index.uids
-
     def _now(self, start: int, stop: int) -> tuple[Sequence[int], Sequence[int]]:
         """Flag sets and mod-sequences where removals are untold: as they are now, or were last."""
         index = self.index
