@@ -27,7 +27,7 @@ from mailkeep.store.blobs import RAW, PackReader, PackWriter, Place, decode
 from mailkeep.store.failure import translated
 from mailkeep.store.flagsets import FlagSet, FlagSets
 from mailkeep.store.index import Effect, MailboxIndex, Snapshot
-from mailkeep.store.ledger import Ledger, Outcome, known_end
+from mailkeep.store.ledger import Carried, Ledger, Outcome, known_end
 from mailkeep.store.locks import locked, using
 from mailkeep.store.mailboxes import Mailbox, find_mailbox, list_mailboxes, list_removed
 from mailkeep.store.messages import Changes
@@ -91,6 +91,7 @@ class Account:
 
         self._writer: apsw.Connection | None = None  # this and the rest: under `write_lock`
         self._pack: PackWriter | None = None
+        self._carried: Carried | None = None
         self._synchronous = ""
         self._wal_pages = 0
         self._checkpointed = 0
@@ -160,6 +161,7 @@ class Account:
             if db is not None:
                 db.close()
         self._reader = self._writer = None
+        self._carried = None
         self._synchronous = ""
         self._wal_pages = self._checkpointed = 0
         if self._held is not None:
@@ -506,7 +508,8 @@ class Account:
                 quota.append(self.quota())
             return quota[0]
 
-        ledger = Ledger(db, self._flagsets, writer=self._pack_writer, quota=read_quota)
+        carried, self._carried = self._carried, None
+        ledger = Ledger(db, self._flagsets, writer=self._pack_writer, quota=read_quota, carried=carried)
         ledger.begin(self._seen_modseq)
         return ledger
 
@@ -518,6 +521,7 @@ class Account:
             self._seen_modseq = -1
             raise
         self._seen_modseq = outcome.last
+        self._carried = ledger.carry()
         if ledger.needs_sync and self._synchronous != "FULL":
             self._sync_log()
         return outcome

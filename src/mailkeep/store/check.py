@@ -24,6 +24,7 @@ from mailkeep.mail.flags import DELETED, SEEN
 from mailkeep.store import replay
 from mailkeep.store.account import AccountInfo
 from mailkeep.store.failure import translate
+from mailkeep.store.ledger import known_ends
 from mailkeep.store.locks import IN_COLLECTION, locked, using
 from mailkeep.store.replay import Gathered
 from mailkeep.store.schema import UID_BITS, UID_MASK, checksum_term, connect, select_value
@@ -152,7 +153,7 @@ class _Check:
     # packs
 
     def _packs(self, db: apsw.Connection, gathered: Gathered) -> None:
-        ends = dict(db.execute("SELECT id, end FROM pack"))
+        ends = known_ends(db)
         for damage in gathered.damages:
             if damage.tail and damage.offset >= ends.get(damage.pack, 0):
                 self.report.count("unfinished tails")

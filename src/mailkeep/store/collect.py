@@ -385,6 +385,7 @@ class _Rewriter:
                 raise StoreCorrupt("a row points at a record that is not there")
             db.execute("INSERT OR REPLACE INTO retired VALUES (?, ?)", (number, int(time.time())))
             db.execute("DELETE FROM pack WHERE id = ?", (number,))
+            db.execute("UPDATE state SET pack = 0, pack_end = 0 WHERE pack = ?", (number,))
             db.execute("INSERT OR REPLACE INTO pack(id, end) VALUES (?, ?)", (writer.number, writer.end))
 
     def _abandon(self, start: int) -> None:

@@ -11,9 +11,9 @@ SQLite commits. A kill in between leaves records nobody refers to, never a row w
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Final
 
 import apsw
@@ -27,10 +27,11 @@ from mailkeep.store.failure import translate, translated
 from mailkeep.store.flagsets import FlagSet, FlagSets
 from mailkeep.store.index import Effect
 from mailkeep.store.mailboxes import Box, find_box_id, insert_box, load_box, save_box
-from mailkeep.store.schema import select_row, select_value
+from mailkeep.store.schema import select, select_row, select_value
 from mailkeep.store.staging import Staged
 
 JOURNAL_UIDS_MAX: Final = 50_000  # UIDs in one op: a sequence set of them stays readable by `NumSet.parse`
+CARRIED_BOXES_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,26 @@ class Outcome:
         return self.last != self.base
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What one transaction knows of the database and leaves to the connection's next: no need to read it again.
+
+    Good while the connection's `version` is this, that is, nobody else has committed since.
+    """
+
+    version: int
+    state: tuple[int, int, int, int, int, int]
+    boxes: dict[int, Box]
+
+
 @dataclass(slots=True)
 class _Mark:
-    """Where things stood when a part began, and the mailboxes it changed, as they were."""
+    """Where things stood when a part began, and the mailboxes it changed, as they were.
 
+    The lowest mark is where the transaction began.
+    """
+
+    changes: int  # rows that the connection had changed by then
     modseq: int
     uidvalidity: int
     ops: int
@@ -59,6 +76,35 @@ class _Mark:
     pack_end: int | None  # None: no pack was open
     needs_sync: bool
     boxes: dict[int, Box | None]
+
+
+_STATE: Final = (
+    "SELECT modseq, uidvalidity, txn, max(email, (SELECT ifnull(max(id), 0) FROM email)), pack, pack_end FROM state"
+)
+
+
+class _Part:
+    """See `Ledger.part`."""
+
+    __slots__ = ("_ledger", "_own")
+
+    def __init__(self, ledger: "Ledger") -> None:
+        self._ledger = ledger
+
+    def __enter__(self) -> None:
+        self._own = self._ledger.enter_part()
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, _at: TracebackType | None) -> None:
+        if error is None:
+            try:
+                self._ledger.leave_part(own=self._own)
+            except BaseException:
+                self._ledger.drop_part(own=self._own)
+                raise
+            return
+        self._ledger.drop_part(own=self._own)
+        if isinstance(error, apsw.Error | OSError):
+            raise translate(error) from error
 
 
 class Ledger:
@@ -71,6 +117,7 @@ class Ledger:
         *,
         writer: Callable[[], PackWriter],
         quota: Callable[[], int | None],
+        carried: Carried | None = None,
     ) -> None:
         self.db = db
         self.flagsets = flagsets
@@ -88,7 +135,8 @@ class Ledger:
         self._doomed: StoreError | None = None
         self._marks: list[_Mark] = []
         self.needs_sync = False
-        self.base = self.modseq = self._uidvalidity = self._parent = 0
+        self._carried = carried
+        self.base = self.modseq = self._uidvalidity = self._parent = self._email = self._pack = self._pack_end = 0
 
     # ---- the life of the transaction
 
@@ -97,75 +145,120 @@ class Ledger:
         with translated():
             self.db.execute("BEGIN IMMEDIATE")
             try:
-                row = select_row(self.db, "SELECT modseq, uidvalidity, txn FROM state")
-                self.base, self._uidvalidity, self._parent = row
+                carried, self._carried = self._carried, None
+                if carried is not None and carried.version == self.db.data_version():
+                    state, self._boxes = carried.state, carried.boxes
+                else:
+                    state, self._boxes = select_row(self.db, _STATE), {}
+                self.base, self._uidvalidity, self._parent, self._email, self._pack, self._pack_end = state
                 self.modseq = self.base
                 if self.base != seen_modseq:
                     self.flagsets.refresh(self.db)
+                self._marks = [self._mark()]
             except BaseException:
                 self.db.execute("ROLLBACK")
                 raise
 
-    @contextmanager
-    def part(self) -> Iterator[None]:
-        """All of the block or, when it raises, nothing of it. Parts may hold parts.
+    def _mark(self) -> _Mark:
+        return _Mark(
+            self.db.total_changes(),
+            self.modseq,
+            self._uidvalidity,
+            len(self._ops),
+            len(self._effects),
+            len(self._fresh_flagsets),
+            None if self._writer is None else self._writer.end,
+            self.needs_sync,
+            {},
+        )
+
+    def part(self) -> "_Part":
+        """A block that is done as a whole or, when it raises, not at all. Parts may hold parts.
 
         Where the beginning cannot be restored, the transaction is doomed.
         """
+        return _Part(self)
+
+    def enter_part(self) -> bool:
+        """For `_Part`. False: nothing was done since the part around this one began, whose beginning serves as well."""
         self.check()
+        if self._untouched(self._marks[-1]):
+            return False
         with translated():
             self.db.execute("SAVEPOINT part")
-        self._marks.append(
-            _Mark(
-                self.modseq,
-                self._uidvalidity,
-                len(self._ops),
-                len(self._effects),
-                len(self._fresh_flagsets),
-                None if self._writer is None else self._writer.end,
-                self.needs_sync,
-                {},
-            )
-        )
-        try:
-            with translated():
-                yield
-                self.check()
-                self.db.execute("RELEASE part")
-        except BaseException:
-            self._drop(self._marks.pop())
-            raise
-        mark = self._marks.pop()
-        if self._marks:
-            outer = self._marks[-1].boxes
-            for id, box in mark.boxes.items():
-                outer.setdefault(id, box)
+        self._marks.append(self._mark())
+        return True
 
-    def _drop(self, mark: _Mark) -> None:
+    def _untouched(self, mark: _Mark) -> bool:
+        return (
+            not mark.boxes
+            and mark.changes == self.db.total_changes()
+            and mark.ops == len(self._ops)
+            and mark.effects == len(self._effects)
+            and mark.pack_end == (None if self._writer is None else self._writer.end)
+        )
+
+    def leave_part(self, *, own: bool) -> None:
+        """For `_Part`, at its good end."""
+        self.check()
+        if not own:
+            return
+        with translated():
+            self.db.execute("RELEASE part")
+        mark = self._marks.pop()
+        outer = self._marks[-1].boxes
+        for id, box in mark.boxes.items():
+            outer.setdefault(id, box)
+
+    def drop_part(self, *, own: bool) -> None:
+        """For `_Part`, when something was raised in it."""
+        mark = self._marks[-1]
         if self.db.get_autocommit():
             # SQLite rolls all back by itself when the disk is full.
             self._doom(StoreFull("No space left in the mail store"))
-            return
-        try:
-            self.db.execute("ROLLBACK TO part")
-            self.db.execute("RELEASE part")
-        except apsw.Error as error:
-            self._doom(translate(error))
-            return
-        self.modseq, self._uidvalidity, self.needs_sync = mark.modseq, mark.uidvalidity, mark.needs_sync
+        elif len(self._marks) == 1:
+            self._begin_again(mark)
+        else:
+            self._back_to(mark, release=own)
+        if own:
+            self._marks.pop()
+
+    def _take_back(self, mark: _Mark) -> None:
+        self.needs_sync = mark.needs_sync
         del self._ops[mark.ops :]
         del self._effects[mark.effects :]
         self._forget_flagsets(mark.flagsets)
+        self._usage = None
+        if self._writer is not None:
+            self._writer.rollback(self._writer_start if mark.pack_end is None else mark.pack_end)
+
+    def _back_to(self, mark: _Mark, *, release: bool) -> None:
+        try:
+            self.db.execute("ROLLBACK TO part")
+            if release:
+                self.db.execute("RELEASE part")
+        except apsw.Error as error:
+            self._doom(translate(error))
+            return
+        self._take_back(mark)
+        self.modseq, self._uidvalidity = mark.modseq, mark.uidvalidity
         for id, box in mark.boxes.items():
             if box is None:
                 self._boxes.pop(id, None)
             else:
                 self._boxes[id] = box
+        mark.boxes = {}
         for kept in self._boxes.values():
-            kept.dirty = True  # what this part wrote of others' changes was rolled back with it
-        self._usage = None
-        if self._writer is not None:
-            self._writer.rollback(self._writer_start if mark.pack_end is None else mark.pack_end)
+            kept.dirty, kept.written = True, None  # what this part wrote of others' changes was rolled back with it
+
+    def _begin_again(self, mark: _Mark) -> None:
+        # Nothing was done before: a new transaction is as good as a savepoint, which others would have paid for.
+        self._take_back(mark)
+        try:
+            self.db.execute("ROLLBACK")
+            self.begin(-1)
+        except (apsw.Error, StoreError) as error:
+            self._doom(error if isinstance(error, StoreError) else translate(error))
 
     def _doom(self, error: StoreError) -> None:
         if self._doomed is None:
@@ -198,10 +291,16 @@ class Ledger:
         writer = self.writer()
         writer.add(JOURNAL, journal, hashlib.sha256(journal).digest())
         self.check()
-        self.db.execute("UPDATE state SET modseq = ?, uidvalidity = ?, txn = ?", (self.modseq, self._uidvalidity, txn))
         if self.needs_sync:
             # Only a synced end: a next owner looks for a torn tail from here on.
-            self.db.execute("INSERT OR REPLACE INTO pack VALUES (?, ?)", (writer.number, writer.end))
+            if self._pack not in (0, writer.number):
+                self.db.execute("INSERT OR REPLACE INTO pack VALUES (?, ?)", (self._pack, self._pack_end))
+            self._pack, self._pack_end = writer.number, writer.end
+        self._parent = txn
+        self.db.execute(
+            "UPDATE state SET modseq = ?, uidvalidity = ?, txn = ?, email = ?, pack = ?, pack_end = ?",
+            (self.modseq, self._uidvalidity, txn, self._email, self._pack, self._pack_end),
+        )
         writer.flush(sync=self.needs_sync)
 
     def abort(self) -> None:
@@ -216,12 +315,23 @@ class Ledger:
             # What was flushed stays: a commit that reports an error may yet be found in the log after a crash.
             self._writer.rollback(max(self._writer_start, self._writer.flushed))
 
+    def carry(self) -> Carried:
+        """For the connection's next transaction, once this one has committed."""
+        state = (self.modseq, self._uidvalidity, self._parent, self._email, self._pack, self._pack_end)
+        boxes = self._boxes if len(self._boxes) <= CARRIED_BOXES_MAX else {}
+        return Carried(self.db.data_version(), state, boxes)
+
     # ---- what the works use
 
     def next_modseq(self) -> int:
         """A modseq of one's own for one call. Of a member that failed it is given again: nobody was told."""
         self.modseq += 1
         return self.modseq
+
+    def next_email(self) -> int:
+        """An id for an email row. None is given again, whatever becomes of the row."""
+        self._email += 1
+        return self._email
 
     def next_uidvalidity(self) -> int:
         # Never one that was given before, and by time, so that a store made anew does not repeat one either.
@@ -236,8 +346,10 @@ class Ledger:
             if box is None:
                 raise MailboxMissing("No such mailbox")
             self._boxes[mailbox_id] = box
-        if self._marks and mailbox_id not in self._marks[-1].boxes:
-            self._marks[-1].boxes[mailbox_id] = box.copy()
+        touched = self._marks[-1].boxes
+        if mailbox_id not in touched:
+            # Back to where the transaction began is by reading again: no copy is needed there.
+            touched[mailbox_id] = box.copy() if len(self._marks) > 1 else None
         return box
 
     def live_box(self, mailbox_id: int) -> Box:
@@ -248,6 +360,9 @@ class Ledger:
         return box
 
     def find_box(self, name: str) -> Box | None:
+        for known in self._boxes.values():
+            if known.name == name and known.removed is None:
+                return self.box(known.id)
         self.flush_boxes()
         found = find_box_id(self.db, name)
         return None if found is None else self.box(found)
@@ -257,8 +372,7 @@ class Ledger:
         if box.id >= 1 << 31:
             raise LimitReached("Too many mailboxes were made in this account")
         self._boxes[box.id] = box
-        if self._marks:
-            self._marks[-1].boxes[box.id] = None
+        self._marks[-1].boxes[box.id] = None
         return box
 
     def flush_boxes(self) -> None:
@@ -325,5 +439,13 @@ def known_end(db: apsw.Connection, number: int) -> int | None:
     """How far the database knows a pack to be whole; -1: nothing more may go into it."""
     if select_value(db, "SELECT 1 FROM retired WHERE pack = ?", (number,)):
         return -1
-    found: int | None = select_value(db, "SELECT end FROM pack WHERE id = ?", (number,))
-    return found
+    return known_ends(db).get(number)
+
+
+def known_ends(db: apsw.Connection) -> dict[int, int]:
+    """How far the database knows each pack to be whole."""
+    ends: dict[int, int] = dict(select(db, "SELECT id, end FROM pack"))
+    number, end = select_row(db, "SELECT pack, pack_end FROM state")
+    if number:
+        ends[number] = max(end, ends.get(number, 0))
+    return ends

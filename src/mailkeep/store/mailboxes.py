@@ -4,7 +4,6 @@ Knows the mailbox table, nothing of messages. Counters are kept in memory during
 its commit: a hundred appends to INBOX in one group are one UPDATE.
 """
 
-from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -99,9 +98,32 @@ class Box:
     removed: int | None
     removed_at: int | None
     dirty: bool = False
+    written: tuple[object, ...] | None = None  # `nature` as the row has it; None: not known
 
     def copy(self) -> "Box":
-        return copy(self)
+        return Box(
+            self.id,
+            self.name,
+            self.uidvalidity,
+            self.uidnext,
+            self.highestmodseq,
+            self.recent_from,
+            self.messages,
+            self.unseen,
+            self.deleted,
+            self.size,
+            self.checksum,
+            self.special_use,
+            self.removed,
+            self.removed_at,
+            self.dirty,
+            self.written,
+        )
+
+    @property
+    def nature(self) -> tuple[object, ...]:
+        """What seldom changes. Some of it is in an index, which a statement that names it would write again."""
+        return self.name, self.uidvalidity, self.special_use, self.removed, self.removed_at
 
     def count(self, uid: int, sha256: bytes, *, size: int, flags: FlagSet, sign: int) -> None:
         """Put a message into the counters (sign 1), or take it out (-1)."""
@@ -126,7 +148,11 @@ _BOX_COLUMNS = (
 
 def load_box(db: apsw.Connection, mailbox_id: int) -> Box | None:
     row = select_row(db, f"SELECT {_BOX_COLUMNS} FROM mailbox WHERE id = ?", (mailbox_id,))
-    return None if row is None else Box(*row)
+    if row is None:
+        return None
+    box = Box(*row)
+    box.written = box.nature
+    return box
 
 
 def find_box_id(db: apsw.Connection, name: str) -> MailboxId | None:
@@ -145,12 +171,16 @@ def insert_box(db: apsw.Connection, name: str, *, uidvalidity: int, modseq: int,
 
 
 def save_box(db: apsw.Connection, box: Box) -> None:
+    if box.written != box.nature:
+        db.execute(
+            "UPDATE mailbox SET name = ?, uidvalidity = ?, special_use = ?, removed = ?, removed_at = ? WHERE id = ?",
+            (*box.nature, box.id),
+        )
+        box.written = box.nature
     db.execute(
-        "UPDATE mailbox SET name = ?, uidvalidity = ?, uidnext = ?, highestmodseq = ?, recent_from = ?, messages = ?, "
-        "unseen = ?, deleted = ?, size = ?, checksum = ?, special_use = ?, removed = ?, removed_at = ? WHERE id = ?",
+        "UPDATE mailbox SET uidnext = ?, highestmodseq = ?, recent_from = ?, messages = ?, unseen = ?, deleted = ?, "
+        "size = ?, checksum = ? WHERE id = ?",
         (
-            box.name,
-            box.uidvalidity,
             box.uidnext,
             box.highestmodseq,
             box.recent_from,
@@ -159,9 +189,6 @@ def save_box(db: apsw.Connection, box: Box) -> None:
             box.deleted,
             box.size,
             box.checksum,
-            box.special_use,
-            box.removed,
-            box.removed_at,
             box.id,
         ),
     )

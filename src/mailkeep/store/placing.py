@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import apsw
 import msgspec
 
-from mailkeep.errors import LimitReached, NotAllowed, OverQuota
+from mailkeep.errors import LimitReached, OverQuota
 from mailkeep.mail.flags import DELETED, Flags
 from mailkeep.mail.ids import UID_MAX
 from mailkeep.mail.structure import Rendered
@@ -102,16 +102,20 @@ def _find_or_insert_email(ledger: Ledger, staged: Staged) -> int:
     found: int | None = select_value(ledger.db, "SELECT id FROM email WHERE sha256 = ?", (staged.sha256,))
     if found is not None:
         return found
-    return insert_email(ledger.db, staged.rendered, ledger.add_blob(staged), sha256=staged.sha256)
+    place = ledger.add_blob(staged)
+    return insert_email(ledger.db, staged.rendered, place, sha256=staged.sha256, id=ledger.next_email())
 
 
-def insert_email(db: apsw.Connection, rendered: Rendered, place: Place, *, sha256: bytes, codec: int = RAW) -> int:
-    """A row for content that is in a pack. Returns its id."""
+def insert_email(
+    db: apsw.Connection, rendered: Rendered, place: Place, *, sha256: bytes, codec: int = RAW, id: int | None = None
+) -> int:
+    """A row for content that is in a pack. Returns its id, which is the next one if none is given."""
     db.execute(
-        "INSERT INTO email (sha256, size, header_size, pack, offset, length, codec, thread, sent_day, envelope, "
+        "INSERT INTO email (id, sha256, size, header_size, pack, offset, length, codec, thread, sent_day, envelope, "
         "envelope_utf8, sections, bodystructure, body, message_id, subject, preview) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
+            id,
             sha256,
             rendered.size,
             rendered.header_size,
@@ -131,7 +135,7 @@ def insert_email(db: apsw.Connection, rendered: Rendered, place: Place, *, sha25
             rendered.preview,
         ),
     )
-    return db.last_insert_rowid()
+    return db.last_insert_rowid() if id is None else id
 
 
 def _thread(db: apsw.Connection, refs: Sequence[str], sha256: bytes) -> int:
@@ -142,6 +146,10 @@ def _thread(db: apsw.Connection, refs: Sequence[str], sha256: bytes) -> int:
     numbers = array(
         "q", [_number(hashlib.blake2b(ref.encode("utf-8", "replace"), digest_size=8).digest()) for ref in refs]
     )
+    if len(numbers) == 1:  # as it is for what is no answer
+        db.execute("INSERT OR IGNORE INTO thread_ref VALUES (?, ?)", (numbers[0], numbers[0]))
+        if db.changes():
+            return numbers[0]
     known = dict(
         select(
             db, "SELECT ref, thread FROM carray(?) c CROSS JOIN thread_ref ON ref = c.value", (apsw.carray(numbers),)
@@ -235,10 +243,11 @@ def _without_origin(row: _Row) -> _Row:
 
 
 def move(ledger: Ledger, source: int, uids: Sequence[int], target: int) -> list[tuple[int, int]]:
-    """As `copy`; the sources are removed, and their origins go along."""
+    """As `copy`; the sources are removed, and their origins go along.
+
+    The target may be the source: the messages get new UIDs (RFC 6851 section 3.1).
+    """
     here, there = ledger.live_box(source), ledger.live_box(target)
-    if here is there:
-        raise NotAllowed("Messages cannot be moved to the mailbox that they are in")
     rows = _live_rows(ledger, source, uids)
     if not rows:
         return []

@@ -459,7 +459,8 @@ class _Rebuild:
             "AND NOT EXISTS (SELECT 1 FROM main.message m WHERE m.key = p.key)",
         )
         db.execute(
-            "UPDATE state SET modseq = ?, trimmed = ?, logged = ?, uidvalidity = ?, txn = ?",
+            "UPDATE state SET modseq = ?, trimmed = ?, logged = ?, uidvalidity = ?, txn = ?, "
+            "email = (SELECT ifnull(max(id), 0) FROM main.email)",
             (self.modseq, trimmed, self.modseq, self._uidvalidity(), self.txn),
         )
 

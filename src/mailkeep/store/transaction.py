@@ -96,7 +96,7 @@ class Transaction:
             return placing.copy(self._ledger, source, uids, target)
 
     def move(self, source: int, uids: Sequence[int], target: int) -> list[tuple[int, int]]:
-        """(source uid, target uid) of each, rising. Raises MailboxMissing, LimitReached, NotAllowed (same mailbox)."""
+        """(source uid, target uid) of each, rising. Raises MailboxMissing, LimitReached."""
         with self._ledger.part():
             return placing.move(self._ledger, source, uids, target)
 

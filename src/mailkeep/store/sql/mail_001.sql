@@ -6,7 +6,10 @@ CREATE TABLE state (
     trimmed     INTEGER NOT NULL,  -- tombstones with `removed` at or below this may be gone: changes() before it are incomplete
     uidvalidity INTEGER NOT NULL,  -- the last one given; only rises, so a name made again never repeats one
     logged      INTEGER NOT NULL,  -- flag_change lacks what is at or below this
-    txn         INTEGER NOT NULL   -- random name of the last committed transaction: the journal's chain (blobs.py)
+    txn         INTEGER NOT NULL,  -- random name of the last committed transaction: the journal's chain (blobs.py)
+    email       INTEGER NOT NULL,  -- the last email.id given
+    pack        INTEGER NOT NULL,  -- the pack that the last synced transaction wrote to, and its end: newer than its
+    pack_end    INTEGER NOT NULL   -- row in `pack`, if it has one. Here, every commit writes this row anyway
 );
 
 CREATE TABLE mailbox (
@@ -36,7 +39,7 @@ CREATE TABLE flagset (
 
 -- One row per distinct content. The columns that FETCH asks for most come first.
 CREATE TABLE email (
-    id            INTEGER PRIMARY KEY AUTOINCREMENT,  -- never reused: sessions and header_cache remember it
+    id            INTEGER PRIMARY KEY,                -- never reused (state.email): sessions, header_cache remember it
     sha256        BLOB    NOT NULL,                   -- of the bytes as received
     size          INTEGER NOT NULL,                   -- of the bytes as received
     header_size   INTEGER NOT NULL,
@@ -96,5 +99,5 @@ CREATE TABLE pack (id INTEGER PRIMARY KEY, end INTEGER NOT NULL);
 -- Packs whose records are all elsewhere by now, to be unlinked after a grace time (collect).
 CREATE TABLE retired (pack INTEGER PRIMARY KEY, at INTEGER NOT NULL);
 
-INSERT INTO state VALUES (1, 1, 0, 0, 0, 0);
+INSERT INTO state VALUES (1, 1, 0, 0, 0, 0, 0, 0, 0);
 INSERT INTO flagset VALUES (1, '');
