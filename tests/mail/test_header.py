@@ -114,6 +114,7 @@ WORDS = [
     (b"=?utf-8?x?abc?=", "=?utf-8?x?abc?="),
     (b"=?utf-8?q?unfinished", "=?utf-8?q?unfinished"),
     (b"=?punycode?q?a-b?=", "a-b"),  # a codec of Python, but no charset
+    (b"folded at\r\n\ta tab\r\n  and at spaces\there", "folded at a tab  and at spaces\there"),
     (b"", ""),
 ]
 

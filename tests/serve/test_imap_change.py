@@ -102,6 +102,16 @@ async def test_copy_and_move(desk: Desk) -> None:
 
 
 @on_desk
+async def test_moving_to_the_same_mailbox_gives_new_uids(desk: Desk) -> None:
+    await desk.fill(3)
+    talk = await desk.user("INBOX")
+    lines = await talk.ok("MOVE 1:2 INBOX")
+    assert lines[0].split(b"]")[0].endswith(b" 1:2 4:5")
+    assert lines[1:4] == [b"* 2 EXPUNGE", b"* 1 EXPUNGE", b"* 3 EXISTS"]
+    assert [line.split(b"UID ")[1] for line in await talk.ok("FETCH 1:* UID")] == [b"3)", b"4)", b"5)"]
+
+
+@on_desk
 async def test_copying_into_the_selected_mailbox_is_told(desk: Desk) -> None:
     await desk.fill(2)
     talk = await desk.user("INBOX")

@@ -88,6 +88,7 @@ def _fields_but(header: bytes, names: frozenset[bytes]) -> Iterator[bytes]:
 
 
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
+_FOLDED_AT_TAB = re.compile(rb"\r?\n\t")
 
 
 def unfold(value: bytes) -> bytes:
@@ -172,9 +173,9 @@ def _decode_word(encoding: bytes, text: bytes) -> bytes:
 def decode_words(value: bytes) -> str:
     """The text of a header value: unfolded, encoded words decoded (RFC 2047), raw 8-bit guessed. Never raises.
 
-    Adjacent words of one charset are joined before they are decoded, since senders cut inside characters.
+    A line folded at a tab reads as if folded at the space that the tab stands for. Adjacent words of one charset are joined before they are decoded, since senders cut inside characters.
     """
-    line = unfold(value).strip(b" \t")
+    line = unfold(_FOLDED_AT_TAB.sub(b" ", value)).strip(b" \t")
     if b"=?" not in line:
         return line.decode("ascii") if line.isascii() else guess_text(line)
     text: list[str] = []
