@@ -140,15 +140,16 @@ def test_structures_agree_with_dovecot(new_login: Callable[[], Login], dovecot, 
     login = Login("structures@example.org", dovecot.password, {"imap": dovecot.imap})
     theirs = structures(login, mail)
     assert len(ours) == len(theirs) == len(mail)
-    real, different = 0, {}
-    for (name, _), mine, other in zip(mail, ours, theirs, strict=True):
-        if difference := compare_structures(mine, other):
-            different[name] = difference
-            real += any(name == shared for shared, _ in messages.shared_corpus() or ())
-    total = len(messages.shared_corpus() or ()) or len(mail)
-    counted = real if messages.shared_corpus() else len(different)
-    print(f"{total - counted} of {total} structures agree with Dovecot's")
-    assert counted <= total * 0.03, "\n".join(f"{name}: {lines[:3]}" for name, lines in different.items())
+    different = {
+        name: lines
+        for (name, _), mine, other in zip(mail, ours, theirs, strict=True)
+        if (lines := compare_structures(mine, other))
+    }
+    if shared := {name for name, _ in messages.shared_corpus() or ()}:
+        # The share is asked of real mail; our own is made of what servers do not agree on.
+        agree = len(shared) - len(shared & different.keys())
+        print(f"{agree} of {len(shared)} structures agree with Dovecot's")
+        assert agree >= 0.97 * len(shared), "\n".join(f"{name}: {lines[:3]}" for name, lines in different.items())
     text = DIFFERENCES.read_text()
     unexplained = [name for name in different if name not in text]
     assert not unexplained, f"not in {DIFFERENCES.name}: {unexplained}"

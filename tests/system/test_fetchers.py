@@ -78,6 +78,7 @@ def getmail(login: Login, kind: str, root: Path, *, delete: bool, read_all: bool
             delete=delete, read_all=read_all, extra='mailboxes = ("INBOX",)' if kind == "IMAP" else "",
         )
     )  # fmt: skip
+    shutil.chown(root / "rc", root.owner())
     run([find_program("getmail"), "--getmaildir", str(root), "--rcfile", str(root / "rc")], root)
     return Counter(messages.crlf(path.read_bytes()) for path in (root / "mail" / "new").iterdir())
 

@@ -173,7 +173,7 @@ def kill_round(server: Server, ledger: Ledger, number: int, rng: random.Random) 
         assert not worker.thread.is_alive(), f"{worker.name} hangs"
     for worker in workers:
         if worker.error:
-            raise worker.error
+            raise AssertionError(f"{worker.name}: {worker.error!r}\n{server.log()[-3000:]}") from worker.error
     assert reached, (
         f"only {ledger.acknowledged} of {goal} operations were acknowledged in a minute\n{server.log()[-3000:]}"
     )
@@ -191,6 +191,7 @@ def test_what_was_acknowledged_survives_kill(tmp_path: Path, rng: random.Random,
             client.login(USER, PASSWORD)
             ok(client.create(WORK))
         for number in range(first, min(first + ROUNDS_A_STORE, rounds)):
+            print(f"round {number}, {ledger.acknowledged} acknowledged in this store", flush=True)
             kill_round(server, ledger, number, rng)
             # With the server down and, every other time, with it running.
             if number % 2:
