@@ -43,6 +43,10 @@ _log = log.get("app")
 GOODBYE_S: Final = 10.0  # what sessions may take to end
 IDLE_CLOSE_S: Final = 60.0
 INDEX_BATCH: Final = 500
+# Nobody searches for what came this second, and a search reads through what the index lacks: leave the processor and
+# the disk to what is coming in, and index it after; but keep no account waiting for ever that always gets mail.
+INDEX_QUIET_S: Final = 3.0
+INDEX_LAG_MAX_S: Final = 60.0
 FAILED_PAUSE_S: Final = 60.0
 RESTART_S: Final = 1.0  # a worker that dies at once is not started again faster than this
 # What a door says to a connection over the limit, before it closes it.
@@ -454,13 +458,16 @@ def keep(config: Config, lifeline: int) -> None:
     store = Store.open(config.data)
     gc_stamp = config.data / "collected"  # its time says when; run/ is for sockets only
     seen: dict[int, tuple[int, ...]] = {}
+    behind: dict[int, float] = {}
     pause_s = 1.0
     while not _readable(lifeline, pause_s):
         begun = time.monotonic()
         indexed = False
         try:
             if config.search_index:
-                indexed = index_changed(store, seen, lambda: _readable(lifeline, 0))
+                indexed = index_changed(
+                    store, seen, lambda: _readable(lifeline, 0), quiet_s=INDEX_QUIET_S, behind=behind
+                )
             if is_due(gc_stamp, config.gc_every_s):
                 gc_stamp.touch()  # before: what fails is tried again tomorrow, not every second
                 _collect(store, config, lambda: _readable(lifeline, 0))
@@ -477,8 +484,18 @@ def _readable(descriptor: int, timeout_s: float) -> bool:
     return bool(select.select([descriptor], [], [], timeout_s)[0])
 
 
-def index_changed(store: "Store", seen: dict[int, tuple[int, ...]], cancelled: Callable[[], bool]) -> bool:
+def index_changed(
+    store: "Store",
+    seen: dict[int, tuple[int, ...]],
+    cancelled: Callable[[], bool],
+    *,
+    quiet_s: float = 0,
+    behind: dict[int, float] | None = None,
+) -> bool:
     """Index a batch of each account whose database was written to since the last look; whether there was any.
+
+    One that was written to in the last `quiet_s` seconds waits, unless it has waited too long; `behind` remembers since
+    when.
 
     The write-ahead log's time and size tell that for every process that writes, and cost two calls an account.
     """
@@ -490,6 +507,10 @@ def index_changed(store: "Store", seen: dict[int, tuple[int, ...]], cancelled: C
         stamp = _stamp(directory)  # before the work: what comes meanwhile is seen the next time
         if seen.get(info.id) == stamp:
             continue
+        if quiet_s and behind is not None:
+            waited_s = time.monotonic() - behind.setdefault(info.id, time.monotonic())
+            if time.time() - max(stamp[::2], default=0) / 1e9 < quiet_s and waited_s < INDEX_LAG_MAX_S:
+                continue
         if cancelled():
             break
         any_changed = True
@@ -500,6 +521,8 @@ def index_changed(store: "Store", seen: dict[int, tuple[int, ...]], cancelled: C
             done = True
         if done:
             seen[info.id] = stamp
+            if behind is not None:
+                behind.pop(info.id, None)
     return any_changed
 
 
