@@ -138,7 +138,13 @@ Content-Transfer-Encoding: base64
 
 PHA+44GT44KT44Gr44Gh44GvIDxpPndvcmxkPC9pPjwvcD4K
 """,
-    "head": "From: gus@example.net\nTo: ann@example.org\nSubject: only a header\nDate: Fri, 2 Jan 2026 08:00:00 -0800\n\n",
+    "head": """\
+From: gus@example.net
+To: ann@example.org
+Subject: only a header
+Date: Fri, 2 Jan 2026 08:00:00 -0800
+
+""",
 }
 
 MESSAGES = {name: text.replace("\n", "\r\n").encode() for name, text in _SOURCES.items()}
