@@ -28,6 +28,7 @@ from mailkeep.store.mailboxes import DEFAULT_MAILBOXES
 from mailkeep.store.schema import connect, select, select_row, select_value
 
 NAME_MAX = 255
+REMOVED = "removed."  # how the directory of a removed account is named from then on
 _INFO = "a.id, a.name, a.quota, a.created"
 
 
@@ -126,13 +127,13 @@ class Directory:
             return [_info(row) for row in select(db, f"SELECT {_INFO} FROM account a ORDER BY folded")]
 
     def remove(self, name: str) -> None:
-        """Forget an account. Its mail is set aside in accounts/removed.<id>, for the administrator to delete."""
+        """Forget an account. Its mail is set aside in accounts/removed.<id>.<Unix time>, until `collect` deletes it."""
         with self._write() as db:
             info = self._existing(db, name)
             db.execute("DELETE FROM account WHERE id = ?", (info.id,))
             path = self.account_path(info.id)
             if path.exists():
-                os.rename(path, path.with_name(f"removed.{info.id}"))
+                os.rename(path, path.with_name(f"{REMOVED}{info.id}.{int(time.time())}"))
 
     def _existing(self, db: apsw.Connection, name: str) -> AccountInfo:
         info = self._find(db, name)

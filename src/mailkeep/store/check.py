@@ -23,6 +23,7 @@ from mailkeep.errors import StoreError
 from mailkeep.mail.flags import DELETED, SEEN
 from mailkeep.store import replay
 from mailkeep.store.account import AccountInfo
+from mailkeep.store.accounts import REMOVED
 from mailkeep.store.failure import translate
 from mailkeep.store.ledger import known_ends
 from mailkeep.store.locks import IN_COLLECTION, locked, using
@@ -86,10 +87,11 @@ def account_path(store: Store, info: AccountInfo) -> Path:
 
 
 def unlisted(store: Store, listed: Iterable[AccountInfo]) -> list[str]:
-    """Names of account directories that directory.db does not know."""
+    """Names of account directories that directory.db does not know, those of removed accounts apart."""
     known = {str(info.id) for info in listed}
     with suppress(FileNotFoundError):
-        return sorted(entry.name for entry in os.scandir(store.root / "accounts") if entry.name not in known)
+        names = sorted(entry.name for entry in os.scandir(store.root / "accounts"))
+        return [name for name in names if name not in known and not name.startswith(REMOVED)]
     return []
 
 

@@ -24,6 +24,7 @@ One kind of op may go: a change of flags that every message concerned has since 
 import fcntl
 import hashlib
 import os
+import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,7 @@ from mailkeep.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, Stor
 from mailkeep.mail.numset import NumSet
 from mailkeep.store import search_index
 from mailkeep.store.account import AccountInfo
+from mailkeep.store.accounts import REMOVED
 from mailkeep.store.blobs import (
     BLOB,
     HEADER_SIZE,
@@ -90,6 +92,7 @@ class CollectReport:
     compressed: int = 0
     bytes_written: int = 0
     bytes_removed: int = 0
+    accounts_removed: int = 0
     skipped: list[str] = field(default_factory=list)  # account or pack, and why
 
 
@@ -122,7 +125,25 @@ def collect(
         except StoreError as error:
             _log.warning("garbage not collected", account=info.name, error=error.text)
             report.skipped.append(f"{info.name}: {error.text}")
+    if accounts is None:
+        _delete_removed(store, report, before=time.time() - retention_s)
     return report
+
+
+def _delete_removed(store: Store, report: CollectReport, *, before: float) -> None:
+    """Delete the mail of accounts that were removed before that time (Unix seconds)."""
+    for path in sorted((store.root / "accounts").glob(f"{REMOVED}*")):
+        at = path.name.rpartition(".")[2]
+        if not at.isdecimal() or int(at) > before:
+            continue
+        try:
+            size = sum(entry.lstat().st_size for entry in path.rglob("*"))
+            shutil.rmtree(path)
+        except OSError as error:
+            report.skipped.append(f"{path.name}: {error.strerror}")
+        else:
+            report.accounts_removed += 1
+            report.bytes_removed += size
 
 
 def _silent(step: str, done: int, total: int) -> None:

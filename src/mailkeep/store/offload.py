@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, Final, TypeVar, TypeVarTuple
 
-from mailkeep.errors import StoreBusy, StoreError
+from mailkeep.errors import StoreBusy
 from mailkeep.store.account import Account
 from mailkeep.store.failure import translated
 from mailkeep.store.index import MailboxIndex
@@ -50,8 +51,45 @@ class _Lane:
     lock: threading.Lock = field(default_factory=threading.Lock)
     waiting: deque[_Work] = field(default_factory=deque)
     running: bool = False
-    done: deque[tuple[Outcome | None, list[_Work]]] = field(default_factory=deque)  # on the loop's thread, as `steps`
+    pending: int = 0  # works not answered yet; the loop's, as `done` and `steps`
+    done: deque[tuple[Outcome | None, list[_Work]]] = field(default_factory=deque)
     steps: Iterator[None] | None = None
+
+
+class _Writers:
+    """The threads that write. An executor does the same for three times the price, most of what a hop costs."""
+
+    def __init__(self, drain: Callable[[_Lane], None]) -> None:
+        self._drain = drain
+        self._lanes: SimpleQueue[_Lane | None] = SimpleQueue()
+        self._idle: deque[None] = deque()  # one entry for each thread that waits, or soon will
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+
+    def start(self, lane: _Lane) -> None:
+        """See to a lane in a thread. On the loop's thread. Raises StoreBusy once closed."""
+        if self._closed:
+            raise StoreBusy("The mail store is closing")
+        if self._idle:
+            self._idle.pop()
+        elif len(self._threads) < WRITERS_MAX:
+            thread = threading.Thread(target=self._work, name="store-write", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._lanes.put(lane)
+
+    def _work(self) -> None:
+        while (lane := self._lanes.get()) is not None:
+            self._drain(lane)
+            self._idle.append(None)
+
+    def close(self) -> None:
+        """Return when all that was started is done."""
+        self._closed = True
+        for _ in self._threads:
+            self._lanes.put(None)
+        for thread in self._threads:
+            thread.join()
 
 
 class Offload:
@@ -61,7 +99,7 @@ class Offload:
         self._store = store
         self._loop = loop
         self._lanes: dict[int, _Lane] = {}
-        self._writers = ThreadPoolExecutor(WRITERS_MAX, "store-write")
+        self._writers = _Writers(self._drain)
         self._readers = ThreadPoolExecutor(READERS_MAX, "store-read")
 
     async def write(
@@ -81,14 +119,12 @@ class Offload:
         lane = self._lanes.get(account.info.id)
         if lane is None or lane.account is not account:
             lane = self._lanes[account.info.id] = _Lane(account)
+        lane.pending += 1
         with lane.lock:
             lane.waiting.append(_Work(work, future, durable, by))
             start, lane.running = not lane.running, True
         if start:
-            try:
-                self._writers.submit(self._drain, lane)
-            except RuntimeError:
-                raise StoreBusy("The mail store is closing") from None
+            self._writers.start(lane)
         return await future
 
     def write_now(self, account: Account, work: Callable[[Transaction], T], *, by: object | None = None) -> T | None:
@@ -98,7 +134,7 @@ class Offload:
         lock or a sync. Raises what the work raised.
         """
         lane = self._lanes.get(account.info.id)
-        if lane is not None and (lane.running or lane.done):
+        if lane is not None and lane.pending:
             return None
         if not account.write_lock.acquire(blocking=False):
             return None
@@ -137,7 +173,7 @@ class Offload:
         await self._loop.run_in_executor(None, self._shut_down)
 
     def _shut_down(self) -> None:
-        self._writers.shutdown(wait=True)
+        self._writers.close()
         self._readers.shutdown(wait=True, cancel_futures=True)
 
     # ---- in a thread
@@ -174,7 +210,7 @@ class Offload:
                     ledger.abort()
                     return None
                 return account.commit(ledger)
-        except StoreError as error:
+        except Exception as error:  # a StoreError, else a bug of ours: in either case nobody shall wait for ever
             for work in works:
                 work.error = work.error or error
         return None
@@ -214,6 +250,7 @@ class Offload:
                 if finished:  # also when a watcher raised: it is committed, so it is answered
                     lane.steps = None
                     lane.done.popleft()
+                    lane.pending -= len(works)
                     _answer(works)
 
 

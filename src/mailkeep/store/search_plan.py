@@ -27,6 +27,8 @@ from mailkeep.mail.query import (
     Not,
     Or,
     Query,
+    SameEmail,
+    SameThread,
     SavedSince,
     Sent,
     Smaller,
@@ -122,7 +124,18 @@ class _Compiler:
                 return Bounds(condition, condition)
 
     def _column(
-        self, node: All | UIDs | HasFlag | Larger | Smaller | Internal | Sent | ModSeqAtLeast | SavedSince
+        self,
+        node: All
+        | UIDs
+        | HasFlag
+        | Larger
+        | Smaller
+        | Internal
+        | Sent
+        | ModSeqAtLeast
+        | SavedSince
+        | SameEmail
+        | SameThread,
     ) -> str:
         match node:
             case All():
@@ -143,6 +156,10 @@ class _Compiler:
                 return _days("e.sent_day", first, end, seconds=False)
             case ModSeqAtLeast(modseq):
                 return f"(m.modseq >= {modseq:d})"
+            case SameEmail(email):
+                return f"(m.email = {email:d})"
+            case SameThread(thread):
+                return f"(e.thread = {thread:d})"
             case _:
                 assert_never(node)
 
