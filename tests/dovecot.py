@@ -46,6 +46,7 @@ auth_mechanisms = plain login
 auth_cache_size = 10 M
 auth_cache_ttl = 1 hour
 auth_verbose = no
+auth_failure_delay = 0
 passdb {{
   driver = static
   args = password={password}
@@ -126,6 +127,9 @@ service lmtp {{
 service anvil {{
   chroot =
   client_limit = 16000
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
 }}
 service auth {{
   client_limit = 16000

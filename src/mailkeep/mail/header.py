@@ -173,7 +173,8 @@ def _decode_word(encoding: bytes, text: bytes) -> bytes:
 def decode_words(value: bytes) -> str:
     """The text of a header value: unfolded, encoded words decoded (RFC 2047), raw 8-bit guessed. Never raises.
 
-    A line folded at a tab reads as if folded at the space that the tab stands for. Adjacent words of one charset are joined before they are decoded, since senders cut inside characters.
+    Adjacent words of one charset are joined before they are decoded, since senders cut inside characters. A line folded
+    at a tab reads as if folded at the space that the tab stands for.
     """
     line = unfold(_FOLDED_AT_TAB.sub(b" ", value)).strip(b" \t")
     if b"=?" not in line:
