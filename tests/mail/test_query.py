@@ -18,6 +18,8 @@ class Message:
     internaldate: int = 86_400 * 2 + 5  # 3 January 1970
     savedate: int = 86_400 * 3
     modseq: int = 50
+    email: int = 3
+    thread: int = 2
     sent_day: int | None = date(2024, 2, 29).toordinal()
     headers: dict[str, list[str]] = field(default_factory=lambda: {"subject": ["Grüße"], "x-empty": [""]})
 
@@ -64,6 +66,10 @@ CASES: list[tuple[q.Query, bool]] = [
     (q.Text("nowhere"), False),
     (q.ModSeqAtLeast(50), True),
     (q.ModSeqAtLeast(51), False),
+    (q.SameEmail(3), True),
+    (q.SameEmail(2), False),
+    (q.SameThread(2), True),
+    (q.SameThread(3), False),
 ]
 
 

@@ -100,3 +100,16 @@ async def test_a_copy_has_the_same_email_id(desk: Desk) -> None:
     await talk.ok("SELECT Archive")
     (copy,) = await talk.ok("FETCH 1 EMAILID")
     assert copy.partition(b"EMAILID")[2] == one
+
+
+@on_desk
+async def test_search_by_object_id(desk: Desk) -> None:
+    """RFC 8474 section 6."""
+    await desk.fill(3)
+    talk = await desk.user("INBOX")
+    (line,) = await talk.ok("FETCH 2 (EMAILID THREADID)")
+    email, thread = (line.partition(key + b" (")[2].partition(b")")[0].decode() for key in (b"EMAILID", b"THREADID"))
+    assert await talk.ok(f"SEARCH EMAILID {email}") == [b"* SEARCH 2"]
+    assert b" 2" in (await talk.ok(f"SEARCH THREADID {thread}"))[0]
+    assert await talk.ok(f"SEARCH NOT EMAILID {email}") == [b"* SEARCH 1 3"]
+    assert await talk.ok(f"SEARCH EMAILID {thread}") == [b"* SEARCH"]

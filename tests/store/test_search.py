@@ -53,6 +53,8 @@ class Plain:
     internaldate: int
     savedate: int
     modseq: int
+    email: int = 0  # not searched for here
+    thread: int = 0
 
     @property
     def size(self) -> int:

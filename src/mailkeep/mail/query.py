@@ -104,6 +104,20 @@ class SavedSince:
     end: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class SameEmail:
+    """The very content that the store knows by this number (RFC 8474: EMAILID)."""
+
+    email: int
+
+
+@dataclass(frozen=True, slots=True)
+class SameThread:
+    """Of this thread (RFC 8474: THREADID)."""
+
+    thread: int
+
+
 Query = (
     All
     | And
@@ -120,6 +134,8 @@ Query = (
     | Text
     | ModSeqAtLeast
     | SavedSince
+    | SameEmail
+    | SameThread
 )
 
 
@@ -128,6 +144,10 @@ class Matchable(Protocol):
 
     @property
     def uid(self) -> int: ...
+    @property
+    def email(self) -> int: ...
+    @property
+    def thread(self) -> int: ...
     @property
     def flags(self) -> frozenset[str]: ...
     @property
@@ -199,5 +219,9 @@ def matches(query: Query, subject: Matchable) -> bool:
             return needle in found.body or needle in found.headers
         case ModSeqAtLeast(modseq):
             return subject.modseq >= modseq
+        case SameEmail(email):
+            return subject.email == email
+        case SameThread(thread):
+            return subject.thread == thread
         case _:
             assert_never(query)

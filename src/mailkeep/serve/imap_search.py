@@ -126,7 +126,19 @@ def _other(peer: Peer, name: str, arguments: tuple[Any, ...]) -> Query:
             return query.Smaller(arguments[0])
         case "MODSEQ":
             return query.ModSeqAtLeast(arguments[0])
+        case "EMAILID":
+            return query.SameEmail(_object(arguments[0], "M"))
+        case "THREADID":
+            return query.SameThread(_object(arguments[0], "T"))
     raise _Unsupported
+
+
+def _object(text: str, kind: str) -> int:
+    """The number in an object id as FETCH shows it (`M17`, `T4`); 0, which nothing has, for any other."""
+    number = text[1:]
+    if text[:1] != kind or not (number.isascii() and number.isdecimal()) or len(number) > 19:
+        return 0
+    return int(number) & 0x7FFF_FFFF_FFFF_FFFF  # what SQLite can hold
 
 
 def _int(value: object) -> int:

@@ -180,7 +180,7 @@ class _Run:
             rows = list(
                 self.db.execute(
                     f"SELECT m.key, {plan.bounds.surely}, m.email, m.flags, m.modseq, m.internaldate, m.savedate, "
-                    f"m.size, e.sent_day {self._from(plan, after, email=True)} ORDER BY m.key LIMIT {_BATCH}"
+                    f"m.size, e.sent_day, e.thread {self._from(plan, after, email=True)} ORDER BY m.key LIMIT {_BATCH}"
                 )
             )
             for row in rows:
@@ -209,20 +209,24 @@ class _Subject:
     """One message as `matches` sees it; its text is read only when a key asks for it."""
 
     __slots__ = (
-        "_email",
         "_source",
         "_texts",
+        "email",
         "flags",
         "internaldate",
         "modseq",
         "savedate",
         "sent_day",
         "size",
+        "thread",
         "uid",
     )
 
     def __init__(self, row: tuple[Any, ...], flags: frozenset[str], source: "_TextSource") -> None:
-        key, _, self._email, _, self.modseq, self.internaldate, self.savedate, self.size, self.sent_day = row
+        self.email: int
+        self.thread: int
+        (key, _, self.email, _, self.modseq, self.internaldate, self.savedate, self.size) = row[:8]
+        self.sent_day, self.thread = row[8:]
         self.uid: int = key & UID_MASK
         self.flags = flags
         self._source = source
@@ -230,7 +234,7 @@ class _Subject:
 
     def _text(self) -> Texts:
         if self._texts is None:
-            self._texts = self._source.texts(self._email)
+            self._texts = self._source.texts(self.email)
         return self._texts
 
     def header(self, name: str) -> list[str]:

@@ -188,7 +188,7 @@ class SearchKey:
 
     arguments by name: AND/OR/NOT → SearchKeys; SET/UID → MessageSet; strings → str (decoded by charset);
     HEADER → (name, text); KEYWORD/UNKEYWORD → str; dates → int (proleptic ordinal of the day, `date.toordinal`);
-    LARGER/SMALLER/OLDER/YOUNGER → int; MODSEQ → int.
+    LARGER/SMALLER/OLDER/YOUNGER → int; MODSEQ → int; EMAILID/THREADID → str.
     """
 
     name: str

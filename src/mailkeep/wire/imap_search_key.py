@@ -1,4 +1,4 @@
-"""The search program: RETURN options, charset, keys (RFC 9051 section 6.4.4, RFC 4731, 5032, 5182, 7162, 8514).
+"""The search program: RETURN options, charset, keys (RFC 9051 section 6.4.4, RFC 4731, 5032, 5182, 7162, 8474, 8514).
 
 Depth is bounded before recursion can hurt. A chain `OR a OR b OR c …`, as clients build it for long lists, is read in
 a loop and becomes one OR of many, so only real nesting counts.
@@ -37,6 +37,7 @@ _DATES = frozenset(
 _NUMBERS = frozenset(("LARGER", "SMALLER"))
 _AGES = frozenset(("OLDER", "YOUNGER"))
 _FLAGS = frozenset(("KEYWORD", "UNKEYWORD"))
+_OBJECTS = frozenset(("EMAILID", "THREADID"))  # RFC 8474
 
 # Charsets that a client may search in. Python knows more codecs, some of which take quadratic time or are none.
 _CODECS: dict[str, str] = {
@@ -152,6 +153,8 @@ class _Keys:
             return (cursor.flag(),)
         if name in _NUMBERS:
             return (cursor.number(),)
+        if name in _OBJECTS:
+            return (cursor.astring().decode("utf-8", "replace"),)
         if name in _AGES:
             return (cursor.nz_number(),)
         if name == "MODSEQ":
