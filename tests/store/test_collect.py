@@ -313,3 +313,14 @@ def test_runs_beside_readers_and_writers(store: Store, account: Account) -> None
     assert failures == []
     assert rewritten > 0
     assert problems(store) == []
+
+
+def test_a_removed_account_is_deleted_when_its_time_is_over(store: Store, account: Account) -> None:
+    account.rest()
+    store.directory.remove("ann")
+    (aside,) = (store.root / "accounts").glob("removed.*")
+    assert collect(store, grace_s=0, retention_s=3600).accounts_removed == 0
+    assert any(aside.glob("packs/*"))
+    report = collect(store, grace_s=NOW, retention_s=NOW)
+    assert (report.accounts_removed, report.skipped) == (1, [])
+    assert not aside.exists()

@@ -63,14 +63,14 @@ def verify(call: Call, names: tuple[str, ...]) -> int:
             "unlisted": report.unlisted,
         }
     )
-    looked = ", ".join(f"{count:,} {noun}" for noun, count in report.counts.items())
+    looked = ", ".join(f"{noun} {count:,}" for noun, count in report.counts.items())
     for problem in report.problems[:PROBLEMS_SHOWN]:
         out.warn(f"{problem.account}: {problem.where}: {problem.text}; {problem.remedy}")
     if len(report.problems) > PROBLEMS_SHOWN:
         out.warn(f"… and {len(report.problems) - PROBLEMS_SHOWN:,} more; --json lists them")
     for name in report.unlisted:
         out.warn(f"{name}: a directory of no account; remove it if you do not know it")
-    out.say(f"{plural(len(report.problems), 'problem') if report.problems else 'Sound'}: {looked} checked.")
+    out.say(f"{plural(len(report.problems), 'problem') if report.problems else 'Sound'}. Checked: {looked}.")
     return SOME_FAILED if report.problems else OK
 
 

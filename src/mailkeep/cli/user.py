@@ -143,12 +143,13 @@ def set_quota(call: Call, name: str, *, size: str) -> int:
     return 0
 
 
-@user.command("remove", short_help="Delete an account with all its mail.")
+@user.command("remove", short_help="Remove an account with all its mail.")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @common
 def remove(call: Call, name: str, *, yes: bool) -> int:
-    """Delete an account with all its mail. This cannot be undone."""
+    """Remove an account with all its mail. No log-in and no delivery from now on; `gc` deletes the mail itself when
+    retention is over."""
     out, config = call.out, call.settings()
     with opened(config) as store:
         info = store.directory.find(name)
@@ -158,8 +159,8 @@ def remove(call: Call, name: str, *, yes: bool) -> int:
         holds = f"{plural(usage.messages, 'message')} ({human_size(usage.bytes)})"
         if not yes:
             if not sys.stdin.isatty():
-                raise UsageError(f"{info.name} holds {holds}; say --yes to delete it without being asked")
-            click.confirm(f"Delete {info.name} with {holds} for good?", abort=True, err=True)
+                raise UsageError(f"{info.name} holds {holds}; say --yes to remove it without being asked")
+            click.confirm(f"Remove {info.name} with {holds}?", abort=True, err=True)
         store.directory.remove(info.name)
     out.say(f"Removed {info.name} with {holds}.")
     out.facts({"name": info.name, "messages": usage.messages, "bytes": usage.bytes})
