@@ -24,6 +24,15 @@ def rng() -> random.Random:
     return random.Random(SEED)
 
 
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """The program makes its files for the owner alone; a test that runs it in this process must not leave that on."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def full() -> bool:
     """True in `make torture`: the long form of a test."""
