@@ -35,7 +35,7 @@ CHUNK: Final = 256 * 1024  # of a big body
 SMALL: Final = 64 * 1024  # a message is read whole when several sections of it are wanted
 PIECE: Final = 64 * 1024  # collected before it is written
 
-_OK = ok(b"FETCH completed")
+OK = ok(b"FETCH completed")
 _UNKNOWN_CTE = no(b"Transfer encoding is not known", b"UNKNOWN-CTE")
 
 Column = Sequence[Any]
@@ -173,13 +173,13 @@ def _from_memory(peer: Peer, view: View, plan: Plan, *, spans: list[Span]) -> Re
     uid, flags, modseq = "UID" in wanted, "FLAGS" in wanted, "MODSEQ" in wanted
     if len(spans) == 1 and spans[0][1] - spans[0][0] <= ROWS:
         peer.write(view.rows(*spans[0], uid=uid, flags=flags, modseq=modseq))
-        return _OK
+        return OK
     return _stepwise(view.rows_of(spans, uid=uid, flags=flags, modseq=modseq))
 
 
 def _stepwise(rows: Generator[bytes, None, None]) -> Generator[bytes, None, Reply]:
     yield from rows
-    return _OK
+    return OK
 
 
 def _unseen(peer: Peer, view: View, spans: Iterable[Span]) -> bool:
@@ -190,7 +190,7 @@ def _unseen(peer: Peer, view: View, spans: Iterable[Span]) -> bool:
 async def _mark_and_fetch(peer: Peer, plan: Plan, spans: list[Span]) -> Reply:
     """Set \\Seen, then send; the same FETCH response tells the flag (RFC 9051 section 6.4.5)."""
     view, flagset = peer.selected, peer.account.flagset
-    end = _OK
+    end = OK
     for slice_spans in _slices(spans, lambda: SEEN_AT_ONCE):
         seen = {number: flagset(number).seen for start, stop in slice_spans for number in view.flag_sets(start, stop)}
         marked = [
@@ -213,7 +213,7 @@ async def _mark_and_fetch(peer: Peer, plan: Plan, spans: list[Span]) -> Reply:
                 by=view,
             )
         reply: Reply = await peer.stream(_from_store(peer, view, plan, spans=slice_spans, marked=frozenset(marked)))
-        if reply is not _OK:
+        if reply is not OK:
             end = reply
     return end
 
@@ -289,10 +289,10 @@ def _woven(plan: Plan, rows: _Rows) -> list[Column]:
 class _Outcome:
     """What went wrong for single messages; the first of the worst kind decides the reply."""
 
-    reply: Reply = field(default=_OK)
+    reply: Reply = field(default=OK)
 
     def missing(self) -> None:
-        if self.reply is _OK:
+        if self.reply is OK:
             self.reply = no(b"Some of the messages are gone", b"EXPUNGEISSUED")
 
     def failed(self, error: MailkeepError) -> None:
@@ -341,7 +341,7 @@ def _headers(
 ) -> list[bytes]:
     """A header set of each message: remembered, or cut now and remembered."""
     emails, sizes = rows.stored["email"], rows.stored["header_size"]
-    values = list(rows.stored[f"headers:{number}"]) if number is not None else [None] * len(emails)
+    values: list[Any] = [None] * len(emails) if number is None else list(rows.stored[f"headers:{number}"])
     absent = [at for at, value in enumerate(values) if value is None]
     if absent:
         wanted = frozenset(names)

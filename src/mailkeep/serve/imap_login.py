@@ -39,7 +39,7 @@ _ALWAYS = (
     b" LIST-EXTENDED LIST-STATUS STATUS=SIZE SPECIAL-USE CREATE-SPECIAL-USE CONDSTORE QRESYNC UTF8=ACCEPT BINARY"
     b" OBJECTID SAVEDATE PREVIEW"
 )
-_OK_NOOP = ok(b"NOOP completed")
+OK_NOOP = ok(b"NOOP completed")
 _NAMED = ("name", "version", "vendor", "os")  # of what a client's ID says, this goes into the log
 
 
@@ -75,7 +75,7 @@ def capability(peer: Peer, command: Capability) -> Reply:
 
 def noop(peer: Peer, command: Noop) -> Reply:
     """The news follows before the tagged line, as after every command."""
-    return _OK_NOOP
+    return OK_NOOP
 
 
 def logout(peer: Peer, command: Logout) -> Reply:

@@ -212,6 +212,23 @@ class View:
         if piece:
             yield b"".join(piece)
 
+    def flags_row(self, uid: int) -> bytes | None:
+        """`rows` of one UID with its flags, for `imap_quick`: empty if there is no such message.
+
+        None when `rows` has to look closer, or something else is to be told first.
+        """
+        index, uids = self.index, self.uids
+        if self._version != index.version or self._gone or self._changed or index.deleted or uids is not index.uids:
+            return None
+        for first, end in self.recent:
+            if first <= uid < end:
+                return None
+        at = bisect_left(uids, uid, 0, self.count)
+        if at == self.count or uids[at] != uid:
+            return b""
+        flags = self._wire.get(index.flags[at])
+        return None if flags is None else b"* %d FETCH (UID %d FLAGS (%b))\r\n" % (at + 1, uid, flags)
+
     # --- keywords ---
     def learn(self, sets: Iterable[int]) -> bytes:
         """FLAGS and PERMANENTFLAGS when one of these flag sets has a keyword that the client was not told of."""

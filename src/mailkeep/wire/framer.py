@@ -89,13 +89,14 @@ class Framer:
 
     __slots__ = (
         "_announced", "_data", "_head", "_inline_size", "_left", "_literal", "_literals", "_parts", "_pos",
-        "_reason", "_scan", "_skip_left", "_state", "_text_size", "inline_max", "line_max", "skip_max",
+        "_reason", "_scan", "_skip_left", "_state", "_text_size", "inline_max", "line_max", "raw", "skip_max",
     )  # fmt: skip
 
     def __init__(self, *, line_max: int = LINE_MAX, inline_max: int = INLINE_MAX, skip_max: int = SKIP_MAX) -> None:
         self.line_max = line_max
         self.skip_max = skip_max
         self.inline_max = inline_max
+        self.raw = False  # the caller wants the next line as it is, by `next_line`
         self._data = b""
         self._pos = 0  # everything before is consumed
         self._scan = 0  # no line end between _pos and here: a slow sender must not cost quadratic time
@@ -132,13 +133,25 @@ class Framer:
         data = self._data
         end = data.find(b"\n", self._scan)
         if end < 0:
-            return self._unfinished()
+            return self._unfinished() if data else None
         pos = self._pos
         # A bare LF ends a line too: people type at a server, and scripts forget the CR.
         line = data[pos : end - 1] if end > pos and data[end - 1] == 13 else data[pos:end]
         self._pos = self._scan = end + 1
         if self._parts or len(line) > self.line_max or line.endswith(b"}"):
             return self._odd_line(line, pos)
+        return line
+
+    def next_whole(self) -> bytes | None:
+        """The next frame if it is a command of one line; None: see what `next` says. For commands by the thousand."""
+        data, pos = self._data, self._pos
+        end = data.find(b"\n", self._scan)
+        if end <= pos or end - pos > self.line_max or self.raw or self._parts or self._state is not _State.LINE:
+            return None
+        line = data[pos : end - 1] if data[end - 1] == 13 else data[pos:end]
+        if line.endswith(b"}"):
+            return None
+        self._pos = self._scan = end + 1
         return line
 
     def next_line(self) -> bytes | Lost | None:

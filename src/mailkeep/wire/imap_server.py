@@ -97,13 +97,16 @@ Event = CommandReceived | Continue | AppendStart | AppendData | AppendEnd | Line
 class ImapServer:
     """One connection. `utf8` is set by the session once UTF8=ACCEPT or IMAP4rev2 is enabled."""
 
-    __slots__ = ("_after_skip", "_append", "_append_nul", "_framer", "_limits", "_raw", "utf8")
+    __slots__ = ("_after_skip", "_append", "_append_nul", "_framer", "_limits", "next_whole", "receive", "utf8")
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self._framer = Framer()
+        self._framer = framer = Framer()
+        # The framer's own, for commands by the thousand: bytes in; a command as it came, if it is one line (answer
+        # it, or `read` it; None: see what `next_event` says).
+        self.receive = framer.receive
+        self.next_whole = framer.next_whole
         self.limits = limits or Limits()
         self.utf8 = False
-        self._raw = False  # the next line is no command
         self._append: AppendStart | None = None  # announced, or flowing
         self._append_nul = False
         self._after_skip: Bad | None = None  # to be said once a refused command has passed by
@@ -126,12 +129,9 @@ class ImapServer:
         """Octets received and not yet given out as events. Must be 0 for STARTTLS (RFC 9051 section 6.2.1)."""
         return self._framer.buffered
 
-    def receive(self, data: bytes) -> None:
-        self._framer.receive(data)
-
     def next_event(self) -> Event | None:
         """The next event; None when more octets are needed, or a decision on APPEND."""
-        if self._raw:
+        if self._framer.raw:
             return self._line()
         while True:
             frame = self._framer.next()
@@ -142,15 +142,19 @@ class ImapServer:
                 if event is None:
                     continue
                 return event
-            try:
-                tag, command = parse(frame, self.utf8)
-            except ProtocolError as error:
-                return _bad(read_tag(frame), error)
-            return CommandReceived(tag, command)
+            return self.read(frame)
+
+    def read(self, text: bytes) -> "CommandReceived | Bad":
+        """What a finished command says."""
+        try:
+            tag, command = parse(text, self.utf8)
+        except ProtocolError as error:
+            return _bad(read_tag(text), error)
+        return CommandReceived(tag, command)
 
     def expect_line(self) -> None:
         """The next line is no command: a SASL response, or IDLE's DONE. It comes as `Line`."""
-        self._raw = True
+        self._framer.raw = True
 
     def accept_append(self) -> bytes:
         """Take the announced message. Returns what to write now: the continuation, or nothing if none is awaited."""
@@ -170,7 +174,7 @@ class ImapServer:
         line = self._framer.next_line()
         if line is None:
             return None
-        self._raw = False
+        self._framer.raw = False
         return Line(line) if isinstance(line, bytes) else Fatal(line.reason)
 
     def _frame(self, frame: Announced | Chunk | ChunkEnd | Skipped | Lost | bytes) -> Event | None:
