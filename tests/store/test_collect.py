@@ -19,6 +19,7 @@ from mailkeep.store.repair import repair
 from mailkeep.store.schema import select_value
 from mailkeep.store.staging import Staged
 from mailkeep.store.store import Store
+from mailkeep.store.transaction import Transaction
 from tests.messages import numbered
 from tests.store.mail import live, look, make_store, problems, see
 
@@ -324,3 +325,22 @@ def test_a_removed_account_is_deleted_when_its_time_is_over(store: Store, accoun
     report = collect(store, grace_s=NOW, retention_s=NOW)
     assert (report.accounts_removed, report.skipped) == (1, [])
     assert not aside.exists()
+
+
+def test_a_transaction_that_never_committed_is_not_missed_later(store: Store, account: Account) -> None:
+    # Killed between the sync of its pack and its commit: the records are there, and nobody refers to them.
+    with account.write_lock:
+        ledger = account.begin(durable=True)
+        Transaction(ledger).append(account.mailbox("INBOX").id, Staged.of(numbered(77, size=50_000)))
+        ledger.flush_boxes()
+        ledger._write_journal()
+        ledger.abort()
+    before = see(store)
+    expunge_half(account)
+    account.rest()
+    assert collect_all(store, account).packs_removed
+    account.rest()
+    report = repair(store, store.directory.list()[0], rebuild=True)
+    assert report.lost == []
+    assert see(store).subscriptions == before.subscriptions
+    assert problems(store) == []

@@ -65,7 +65,7 @@ from mailkeep.store.blobs import (
 from mailkeep.store.check import account_path
 from mailkeep.store.failure import translated
 from mailkeep.store.locks import IN_COLLECTION, locked, using
-from mailkeep.store.schema import HEADER_SET_BITS, UID_BITS, connect, select
+from mailkeep.store.schema import HEADER_SET_BITS, UID_BITS, connect, select, select_value
 from mailkeep.store.store import Store
 
 Progress = Callable[[str, int, int], None]  # step, done, of how much
@@ -351,6 +351,7 @@ class _Rewriter:
         self._db = db
         self._writer: PackWriter | None = None
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        self._modseq = 0  # the account's, while a pack is rewritten
         self._journals: set[tuple[int, int]] = set()  # (txn, crc) of those copied in this run: no copies of copies
 
     def close(self) -> None:
@@ -368,6 +369,7 @@ class _Rewriter:
             self.close()
             self._writer = PackWriter.create(work.packs)
         writer = self._writer
+        self._modseq = select_value(self._db, "SELECT modseq FROM state")
         start = writer.end
         try:
             moved = list(self._copies(writer, fd, live, cold=cold))
@@ -448,6 +450,10 @@ class _Rewriter:
             if (journal.txn, record.crc) in self._journals:
                 return
             self._journals.add((journal.txn, record.crc))
+            if min((op.modseq for op in journal.ops), default=0) > self._modseq:
+                # Killed between its sync and its commit, which cannot come any more: its pack is ours. Nor do its blobs
+                # go along, and `repair` would miss them.
+                return
             ops = [op for op in journal.ops if not (isinstance(op, Flagged) and self._superseded(op))]
             if not ops:
                 return
