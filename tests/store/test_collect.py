@@ -329,6 +329,7 @@ def test_a_removed_account_is_deleted_when_its_time_is_over(store: Store, accoun
 
 def test_a_transaction_that_never_committed_is_not_missed_later(store: Store, account: Account) -> None:
     # Killed between the sync of its pack and its commit: the records are there, and nobody refers to them.
+    expunge_half(account)
     with account.write_lock:
         ledger = account.begin(durable=True)
         Transaction(ledger).append(account.mailbox("INBOX").id, Staged.of(numbered(77, size=50_000)))
@@ -336,7 +337,6 @@ def test_a_transaction_that_never_committed_is_not_missed_later(store: Store, ac
         ledger._write_journal()
         ledger.abort()
     before = see(store)
-    expunge_half(account)
     account.rest()
     assert collect_all(store, account).packs_removed
     account.rest()
