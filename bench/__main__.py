@@ -190,6 +190,8 @@ def line(row: dict[str, Any], targets: list[cases.Target]) -> str:
         cells += f"{shown:>12}{figures['cpu_us']:>9.1f}"
         if figures["driver"] > DRIVER_BUSY:
             notes.append(f"driver-bound at {target.name} ({figures['driver']:.0%} of a core)")
+        elif target.name == "mailkeep":
+            notes.append(f"driver {figures['driver']:.0%} of a core")
     if row["ratio"] is None:
         return f"{row['case']:<22}{row['unit']:<12}{cells}"
     if row["ratio"] < row["wanted"]:
