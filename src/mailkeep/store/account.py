@@ -273,18 +273,9 @@ class Account:
         whole: dict[int, bytes] = {}
         try:
             with self._read() as db:
-                places = messages.read_locations(db, [email for email, _, _ in wanted])
-                near: dict[int, list[tuple[Place, int]]] = {}
-                for email, start, length in wanted:
-                    found = places.get(email)
-                    if found is not None and found.codec == RAW and not start and length is None:
-                        near.setdefault(found.place.pack, []).append((found.place, email))
-                for group in near.values():
-                    group.sort(key=lambda pair: pair[0].offset)
-                    read = self._packs.read_near([place for place, _ in group])
-                    whole.update(
-                        (email, data) for (_, email), data in zip(group, read, strict=True) if data is not None
-                    )
+                places = messages.read_places(db, [email for email, start, length in wanted if not start and not length])
+                read = self._packs.read_near([place for *place, email in places])
+                whole.update((place[3], data) for place, data in zip(places, read, strict=True) if data is not None)
         except (MessageMissing, StoreCorrupt):
             pass  # one by one below, which tells whose it is
         answers: list[bytes | MessageMissing | StoreCorrupt] = []
@@ -295,6 +286,20 @@ class Account:
             except (MessageMissing, StoreCorrupt) as error:
                 answers.append(error)
         return answers
+
+    def read_placed(self, places: Sequence[tuple[int, int, int, int]]) -> list[bytes] | None:
+        """Whole messages by the columns (pack, offset, length, codec) of a `fetch` just made: no second look-up.
+
+        None when one is compressed or cannot be read there: `read_many` tells whose it is, and what is wrong.
+        """
+        if any([codec != RAW for _, _, _, codec in places]):
+            return None
+        try:
+            with self._read():
+                found = self._packs.read_near([place[:3] for place in places])
+        except (MessageMissing, StoreCorrupt):
+            return None
+        return [data for data in found if data is not None] if None not in found else None
 
     def _inflate(self, email: int, location: messages.Location) -> bytes:
         if self._inflated[0] != email:

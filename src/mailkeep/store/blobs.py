@@ -44,6 +44,7 @@ from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 import msgspec
 import zstandard
@@ -639,27 +640,33 @@ class PackReader:
             raise StoreCorrupt("A stored message is cut short")
         return data
 
-    def read_near(self, places: Sequence[Place]) -> list[bytes | None]:
-        """Whole RAW records of one pack, by rising offset, as few reads as may be; None for one that fails its CRC."""
+    def read_near(self, places: Sequence[tuple[int, int, int]]) -> list[bytes | None]:
+        """Whole RAW records by (pack, offset, length), in that order; None for one that fails its CRC.
+
+        Neighbours that follow each other, in the pack and here, are one read. Raises StoreCorrupt, MessageMissing.
+        """
         found: list[bytes | None] = []
-        fd, start = self.fd(places[0].pack), 0
-        while start < len(places):
-            stop, end = start + 1, places[start].end
-            while stop < len(places) and places[stop].offset - end <= _GAP_MAX:
-                if places[stop].end - places[start].offset > _READ_MAX:
+        start, count = 0, len(places)
+        while start < count:
+            pack, first, length = places[start]
+            end, furthest = first + HEADER_SIZE + length, first + _READ_MAX
+            stop = start + 1
+            while stop < count:
+                other, offset, length = places[stop]
+                after = offset + HEADER_SIZE + length
+                if other != pack or not 0 <= offset - end <= _GAP_MAX or after > furthest:
                     break
-                end = places[stop].end
+                end = after
                 stop += 1
-            first = places[start].offset
             try:
-                data = os.pread(fd, end - first, first)
+                data = os.pread(self.fd(pack), end - first, first)
             except OSError as error:
                 raise StoreCorrupt("A stored message cannot be read") from error
-            for place in places[start:stop]:
-                at = place.offset - first
-                stored = data[at + HEADER_SIZE : place.end - first]
-                sound = zlib.crc32(stored).to_bytes(4, "big") == data[at + 56 : at + 60]
-                found.append(stored if sound and len(stored) == place.length else None)
+            for _, offset, length in places[start:stop]:
+                at = offset - first + HEADER_SIZE
+                stored = data[at : at + length]
+                sound = crc32(stored).to_bytes(4, "big") == data[at - 8 : at - 4]
+                found.append(stored if sound and len(stored) == length else None)
             start = stop
         return found
 

@@ -432,6 +432,8 @@ class Ledger:
 
 def uid_sets(uids: Sequence[int]) -> list[bytes]:
     """Rising UIDs as sequence sets, each of bounded length."""
+    if uids and uids[-1] - uids[0] + 1 == len(uids):
+        return [b"%d" % uids[0] if len(uids) == 1 else b"%d:%d" % (uids[0], uids[-1])]
     return [encode(uids[start : start + JOURNAL_UIDS_MAX]) for start in range(0, len(uids), JOURNAL_UIDS_MAX)]
 
 

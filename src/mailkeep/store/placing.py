@@ -150,6 +150,7 @@ def _thread(db: apsw.Connection, refs: Sequence[str], sha256: bytes) -> int:
         db.execute("INSERT OR IGNORE INTO thread_ref VALUES (?, ?)", (numbers[0], numbers[0]))
         if db.changes():
             return numbers[0]
+        return int(select_value(db, "SELECT thread FROM thread_ref WHERE ref = ?", (numbers[0],)))
     known = dict(
         select(
             db, "SELECT ref, thread FROM carray(?) c CROSS JOIN thread_ref ON ref = c.value", (apsw.carray(numbers),)
@@ -383,6 +384,21 @@ def store_flags(
     if not wanted:
         return StoreResult([], [])
     span = _span(mailbox_id, wanted)
+    given = ledger.flagsets.spell(flags)
+    if span is not None and unchanged_since is None:
+        # One message, or neighbours that all have the same flags: no need to see each.
+        low, high, count = select_row(
+            ledger.db,
+            "SELECT min(flags), max(flags), count(*) FROM message WHERE key BETWEEN ? AND ? AND removed IS NULL",
+            span,
+        )
+        if low == high and count == len(wanted):
+            old = ledger.flagset(low)
+            new = ledger.intern(_changed(old, mode, given))
+            if old is new:
+                return StoreResult([], [])
+            _change_flags(ledger, box, [(old, new, wanted)], span)
+            return StoreResult(wanted, [])
     if span is None:
         rows = select(
             ledger.db,
@@ -401,19 +417,21 @@ def store_flags(
         if modified:
             rows = [row for row in rows if row[2] <= unchanged_since]
             span = None
-    given = ledger.flagsets.spell(flags)
     moves: dict[int, tuple[FlagSet, FlagSet, list[int]]] = {}  # by old id: old, new, UIDs
     for uid, old_id, _ in rows:
         move = moves.get(old_id)
         if move is None:
             old = ledger.flagset(old_id)
-            new = given if mode == "=" else old.flags | given if mode == "+" else old.flags - given
-            move = moves[old_id] = (old, ledger.intern(new), [])
+            move = moves[old_id] = (old, ledger.intern(_changed(old, mode, given)), [])
         move[2].append(uid)
     real = [move for move in moves.values() if move[0] is not move[1]]
     if real:
         _change_flags(ledger, box, real, span)
     return StoreResult(sorted(uid for _, _, changed in real for uid in changed), modified)
+
+
+def _changed(old: FlagSet, mode: Mode, given: Flags) -> Flags:
+    return given if mode == "=" else old.flags | given if mode == "+" else old.flags - given
 
 
 def _span(mailbox_id: int, uids: list[int]) -> tuple[int, int] | None:
@@ -431,7 +449,6 @@ def _change_flags(
 ) -> None:
     """Each move: old flags, new flags, and who. With `span` they are all the live messages there that have the old."""
     modseq = ledger.next_modseq()
-    changed: list[tuple[int, int]] = []
     for old, new, uids in moves:
         # No new set is another move's old one: what has the flags (or lacks them) already does not move.
         if span is not None:
@@ -446,12 +463,15 @@ def _change_flags(
             )
         box.unseen += len(uids) * (old.seen - new.seen)
         box.deleted += len(uids) * (new.deleted - old.deleted)
-        changed += [(uid, new.id) for uid in uids]
         for packed in uid_sets(uids):
             ledger.note(Flagged(modseq, box.id, packed, list(new.names)))
-    changed.sort()
     box.touch(modseq)
-    uids_changed = array("I", [uid for uid, _ in changed])
+    if len(moves) == 1:
+        uids_changed = array("I", moves[0][2])
+        flags = array("I", [moves[0][1].id]) * len(uids_changed)
+    else:
+        changed = sorted((uid, new.id) for _, new, uids in moves for uid in uids)
+        uids_changed = array("I", [uid for uid, _ in changed])
+        flags = array("I", [id for _, id in changed])
     log_flag_change(ledger.db, box.id, modseq, uids_changed)
-    flags = array("I", [id for _, id in changed])
     ledger.effect(Effect(box.id, modseq, ledger.by, changed=uids_changed, changed_flags=flags))

@@ -37,6 +37,9 @@ class Staged:
         return cls(data, render(data))
 
     def data(self) -> bytes | mmap:
+        # A closed one written as the message that its hash names would be damaged, and so would be its next copies.
+        if len(self._data) != self.size:
+            raise RuntimeError("The message was let go before it was stored")
         return self._data
 
     def close(self) -> None:
