@@ -71,20 +71,19 @@ class Incoming:
                 staged = await peer.services.offload.read(staging.finish)
             else:
                 staged = staging.finish()
-            try:
-                appended = await peer.services.offload.write(
-                    peer.account,
-                    partial(
-                        Transaction.append,
-                        mailbox_id=self._mailbox.id,
-                        staged=staged,
-                        flags=self._flags,
-                        internaldate=self._command.date,
-                    ),
-                    by=peer.view,
-                )
-            finally:
-                staged.close()
+            appended = await peer.services.offload.write(
+                peer.account,
+                partial(
+                    Transaction.append,
+                    mailbox_id=self._mailbox.id,
+                    staged=staged,
+                    flags=self._flags,
+                    internaldate=self._command.date,
+                ),
+                by=peer.view,
+            )
+            # Not when the client hangs up meanwhile: a thread may be writing it, and lets it go by itself.
+            staged.close()
         except MailkeepError as error:
             return self.refusal(error)
         return ok(b"APPEND completed", imap_response.appenduid(appended.uidvalidity, (appended.uid,)))
