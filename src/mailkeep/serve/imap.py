@@ -144,8 +144,12 @@ class ImapSession:
     def _pump(self) -> None:
         """Handle what has arrived, until a command needs a task or the slice of time is over."""
         self._again = False
-        deadline = perf_counter() + SLICE_S
         peer = self._peer
+        if not self._conn.writable and self._task is None and not peer.closed:
+            # Answers made on the spot cost a few bytes to ask for: who does not read them gets no more.
+            self._start(self._conn.drain())
+            return
+        deadline = perf_counter() + SLICE_S
         while not peer.closed and (self._task is None or self._line is not None):
             event = self._next()
             if event is None:
@@ -337,15 +341,18 @@ class ImapSession:
     def _advance(self, steps: Generator[bytes, None, Any]) -> tuple[bool, Any]:
         """Write pieces for a slice of time: whether that was all, and what the generator returned."""
         out = self._peer.out
-        deadline = perf_counter() + (SLICE_S if not self._peer.crowded else CROWDED_SLICE_S)
+        start = perf_counter()
+        end = start + (SLICE_S if not self._peer.crowded else CROWDED_SLICE_S)
         size = 0
         try:
             while True:
                 piece = next(steps)
                 out.append(piece)
                 size += len(piece)
-                if size > SLICE_SIZE or perf_counter() > deadline:
+                now = perf_counter()
+                if size > SLICE_SIZE or now + (now - start) > end:  # another one like this would take too long
                     return False, None
+                start = now
         except StopIteration as stop:
             return True, stop.value
 
@@ -479,7 +486,7 @@ class ImapSession:
     def _flush(self) -> None:
         out = self._peer.out
         if out:
-            self._conn.write(out[0] if len(out) == 1 else b"".join(out))
+            self._conn.write_all(out)
             out.clear()
 
     def _bye(self, text: bytes, *, linger: bool = False) -> None:

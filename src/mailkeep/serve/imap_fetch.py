@@ -36,6 +36,7 @@ SMALL: Final = 64 * 1024  # a message is read whole when several sections of it 
 PIECE: Final = 64 * 1024  # collected before it is written
 
 OK = ok(b"FETCH completed")
+_PLACE: Final = ("pack", "offset", "length", "codec")
 _UNKNOWN_CTE = no(b"Transfer encoding is not known", b"UNKNOWN-CTE")
 
 Column = Sequence[Any]
@@ -311,10 +312,11 @@ def _from_store(
     columns = plan.columns + tuple(f"headers:{number}" for number in sets if number is not None)
     careful = (*columns, "header_size", "sections") if plan.bodies else columns
     hasty = plan.whole != b"" and not marked
+    placed = columns + _PLACE
     template = b"* %d FETCH (" + plan.template
     calm, crowded = (BODIES, CROWDED_BODIES) if plan.bodies else (LISTED, CROWDED_LISTED)
     for portion in _slices(spans, lambda: crowded if peer.crowded else calm):
-        rows = _read_rows(peer, view, portion, columns if hasty else careful)
+        rows = _read_rows(peer, view, portion, placed if hasty else careful)
         whole = _whole_messages(account, rows) if hasty else None
         if hasty and whole is None:
             rows = _read_rows(peer, view, portion, careful)
@@ -427,9 +429,7 @@ def _whole_messages(account: Account, rows: _Rows) -> list[bytes] | None:
     """The messages of a slice in full; None when one is big or cannot be read, which takes more care."""
     if max(rows.stored["size"], default=0) > SMALL:
         return None
-    read = account.read_many([(email, 0, None) for email in rows.stored["email"]])
-    values = [data for data in read if isinstance(data, bytes)]
-    return values if len(values) == len(read) else None
+    return account.read_placed(list(zip(*[rows.stored[name] for name in _PLACE], strict=True)))
 
 
 def _messages(account: Account, rows: _Rows) -> "list[_Message]":

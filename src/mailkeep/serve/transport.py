@@ -19,7 +19,7 @@ import socket
 import ssl
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Final, Protocol, cast
 
@@ -31,6 +31,7 @@ _log = log.get("transport")
 
 WRITE_HIGH: Final = 256 * 1024  # a session should stop producing above this
 WRITE_LOW: Final = 64 * 1024
+PIECE_COPIED: Final = 16 * 1024  # larger pieces go to the kernel one by one, smaller ones are joined first
 TLS_READ: Final = 256 * 1024
 WHEEL_SLICE: Final = 500  # connections looked at before the loop gets its turn (0.3 ms rule)
 LINGER_S: Final = 20.0  # a closed connection whose peer does not take the rest is cut after this
@@ -270,6 +271,16 @@ class Connection(asyncio.Protocol):
             return
         self._out.append(data)
         self._out_size += len(data)
+        if not self._in_batch and not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush_later)
+
+    def write_all(self, pieces: Sequence[bytes]) -> None:
+        """As `write`, for several at once."""
+        if self._closing or self._transport is None:
+            return
+        self._out += pieces
+        self._out_size += sum(map(len, pieces))
         if not self._in_batch and not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush_later)
@@ -541,6 +552,10 @@ class Connection(asyncio.Protocol):
             return
         if self._tls is not None and not self._tls_ready:
             return  # written while the handshake runs; goes out after it
+        if self._tls is None and self._out_size > len(out) * PIECE_COPIED:
+            self._out, self._out_size = [], 0
+            self._transport.writelines(out)
+            return
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         self._out_size = 0

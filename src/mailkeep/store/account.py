@@ -23,7 +23,7 @@ from mailkeep.mail.ids import AccountId, MailboxId
 from mailkeep.mail.mailbox_name import check_name
 from mailkeep.mail.query import Query
 from mailkeep.store import messages, search
-from mailkeep.store.blobs import RAW, PackReader, PackWriter, Place, decode
+from mailkeep.store.blobs import RAW, PackReader, PackWriter, decode
 from mailkeep.store.failure import translated
 from mailkeep.store.flagsets import FlagSet, FlagSets
 from mailkeep.store.index import Effect, MailboxIndex, Snapshot
@@ -239,8 +239,9 @@ class Account:
         """One row a message, by UID, `uid` first. `uids` rise; those that are unknown are left out.
 
         Columns: uid, flags (FlagSetId), modseq, internaldate, savedate, email, size, header_size, envelope,
-        envelope_utf8, body, bodystructure, sections, preview, thread, sent_day, sha256, message_id, subject, and
-        headers:N (of `header_set`; None where not remembered). Expunged messages are answered while they are kept.
+        envelope_utf8, body, bodystructure, sections, preview, thread, sent_day, sha256, message_id, subject, pack,
+        offset, length and codec (for `read_placed`), and headers:N (of `header_set`; None where not remembered).
+        Expunged messages are answered while they are kept.
         """
         with self._read() as db:
             return messages.fetch(db, mailbox_id, uids, columns)
@@ -273,8 +274,9 @@ class Account:
         whole: dict[int, bytes] = {}
         try:
             with self._read() as db:
-                places = messages.read_places(db, [email for email, start, length in wanted if not start and not length])
-                read = self._packs.read_near([place for *place, email in places])
+                emails = [email for email, start, length in wanted if not start and length is None]
+                places = messages.read_places(db, emails) if emails else []
+                read = self._packs.read_near([place[:3] for place in places])
                 whole.update((place[3], data) for place, data in zip(places, read, strict=True) if data is not None)
         except (MessageMissing, StoreCorrupt):
             pass  # one by one below, which tells whose it is
@@ -292,7 +294,7 @@ class Account:
 
         None when one is compressed or cannot be read there: `read_many` tells whose it is, and what is wrong.
         """
-        if any([codec != RAW for _, _, _, codec in places]):
+        if {place[3] for place in places} - {RAW}:
             return None
         try:
             with self._read():

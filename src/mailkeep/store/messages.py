@@ -15,7 +15,7 @@ import apsw
 import msgspec
 
 from mailkeep.errors import MailboxMissing, StoreError
-from mailkeep.store.blobs import Place
+from mailkeep.store.blobs import RAW, Place
 from mailkeep.store.index import Catchup, Snapshot
 from mailkeep.store.schema import HEADER_SET_BITS, UID_BITS, UID_MASK, select, select_row, select_value
 
@@ -31,6 +31,10 @@ _MESSAGE_COLUMNS: Final = {
 _EMAIL_COLUMNS: Final = frozenset(
     (
         "header_size",
+        "pack",
+        "offset",
+        "length",
+        "codec",
         "envelope",
         "envelope_utf8",
         "body",
@@ -274,11 +278,11 @@ def read_location(db: apsw.Connection, email: int) -> Location | None:
     return None if row is None else Location(Place(row[0], row[1], row[2]), row[3], row[4])
 
 
-def read_locations(db: apsw.Connection, emails: Sequence[int]) -> dict[int, Location]:
-    """As `read_location`, for many: by email."""
-    rows = select(
+def read_places(db: apsw.Connection, emails: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """(pack, offset, length, email) of those that are stored as they are, in the order of the packs."""
+    return select(
         db,
-        "SELECT e.id, pack, offset, length, codec, size FROM carray(?) c CROSS JOIN email e ON e.id = c.value",
+        f"SELECT pack, offset, length, e.id FROM carray(?) c CROSS JOIN email e ON e.id = c.value WHERE codec = {RAW} "
+        "ORDER BY pack, offset",
         (apsw.carray(array("q", emails)),),
     )
-    return {id: Location(Place(pack, offset, length), codec, size) for id, pack, offset, length, codec, size in rows}
