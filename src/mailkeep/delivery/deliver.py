@@ -8,8 +8,9 @@ import asyncio
 from collections.abc import Sequence
 
 from mailkeep.delivery.route import Recipient
-from mailkeep.errors import MailboxMissing, MailkeepError, NotAllowed, OverQuota
-from mailkeep.store.mailboxes import INBOX, Mailbox
+from mailkeep.errors import MailboxMissing, MailkeepError, OverQuota
+from mailkeep.mail.ids import MailboxId
+from mailkeep.store.mailboxes import INBOX
 from mailkeep.store.offload import Offload
 from mailkeep.store.staging import Staged
 from mailkeep.store.store import Store
@@ -66,7 +67,7 @@ async def _place(
 ) -> MailkeepError | None:
     def work(transaction: Transaction) -> None:
         mailbox = _find_mailbox(transaction, recipient.detail)
-        transaction.append(mailbox.id, staged, internaldate=internaldate)
+        transaction.append(mailbox, staged, internaldate=internaldate)
 
     try:
         await offload.write(store.account(recipient.account.id), work)
@@ -78,14 +79,14 @@ async def _place(
     return None
 
 
-def _find_mailbox(transaction: Transaction, detail: str | None) -> Mailbox:
+def _find_mailbox(transaction: Transaction, detail: str | None) -> MailboxId:
     """The mailbox that `detail` names, as spelled or without regard to case; else INBOX."""
     if detail is not None:
         try:
-            return transaction.mailbox(detail)
-        except (MailboxMissing, NotAllowed):  # missing, or no possible name
+            return transaction.find(detail)
+        except MailboxMissing:  # or no possible name
             folded = detail.casefold()
             alike = [mailbox for mailbox in transaction.mailboxes() if mailbox.name.casefold() == folded]
             if len(alike) == 1:
-                return alike[0]
-    return transaction.mailbox(INBOX)
+                return alike[0].id
+    return transaction.find(INBOX)

@@ -20,7 +20,7 @@ import apsw
 
 from mailkeep.errors import LimitReached, MailboxMissing, StoreError, StoreFull
 from mailkeep.mail.flags import Flags
-from mailkeep.mail.ids import FlagSetId
+from mailkeep.mail.ids import FlagSetId, MailboxId
 from mailkeep.mail.numset import encode
 from mailkeep.store.blobs import BLOB, JOURNAL, Journal, Op, PackWriter, Place, encode_journal
 from mailkeep.store.failure import translate, translated
@@ -360,12 +360,16 @@ class Ledger:
         return box
 
     def find_box(self, name: str) -> Box | None:
+        found = self.find_box_id(name)
+        return None if found is None else self.box(found)
+
+    def find_box_id(self, name: str) -> MailboxId | None:
+        """As `find_box`, without taking it in hand."""
         for known in self._boxes.values():
             if known.name == name and known.removed is None:
-                return self.box(known.id)
+                return known.id
         self.flush_boxes()
-        found = find_box_id(self.db, name)
-        return None if found is None else self.box(found)
+        return find_box_id(self.db, name)
 
     def new_box(self, name: str, *, modseq: int, special_use: str) -> Box:
         box = insert_box(self.db, name, uidvalidity=self.next_uidvalidity(), modseq=modseq, special_use=special_use)

@@ -4,9 +4,11 @@ A thin face: the works are in `placing` (messages) and `tree` (mailboxes), the m
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from mailkeep.errors import MailboxMissing, NotAllowed
 from mailkeep.mail.flags import Flags
+from mailkeep.mail.ids import MailboxId
 from mailkeep.mail.mailbox_name import check_name
 from mailkeep.store import placing, tree
 from mailkeep.store.ledger import Ledger
@@ -36,6 +38,16 @@ class Transaction:
             raise MailboxMissing("No such mailbox") from None
         self._ledger.flush_boxes()
         return find_mailbox(self._ledger.db, name)
+
+    def find(self, name: str) -> MailboxId:
+        """Where to put a message: as `mailbox`, most often without reading anything. Raises MailboxMissing."""
+        found = self._ledger.find_box_id(name)
+        if found is None:
+            with suppress(NotAllowed):
+                found = self._ledger.find_box_id(check_name(name))
+        if found is None:
+            raise MailboxMissing("No such mailbox")
+        return found
 
     def mailboxes(self) -> list[Mailbox]:
         self._ledger.flush_boxes()
