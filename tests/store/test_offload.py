@@ -1,6 +1,7 @@
 """Writing from an event loop: grouped, failing alone, told to the indexes before the answer; and between processes."""
 
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -350,3 +351,30 @@ def test_wake_ups_for_the_dead_are_cleared_away(store: Store, account: Account) 
     second.tell(second.account("ann@example.org"))
     assert "1.dead" not in os.listdir(run_directory)
     second.close()
+
+
+def test_without_a_descriptor_to_wake_others_with_writing_goes_on(
+    store: Store, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(offload: Offload) -> None:
+        inbox = account.mailbox("INBOX").id
+        listdir = os.listdir
+
+        def no_more(path: str | int) -> list[str]:
+            if isinstance(path, int):
+                raise OSError(errno.EMFILE, "Too many open files")
+            return listdir(path)
+
+        index = await offload.index(account, inbox)
+        assert await offload.write(account, appending(inbox, 1)) == 1
+        (store.root / "run" / "another").touch()
+        monkeypatch.setattr(os, "listdir", no_more)
+        assert await offload.write(account, appending(inbox, 2)) == 2
+        flagged = offload.write_now(account, lambda tx: tx.store_flags(inbox, [1], "+", frozenset({SEEN})))
+        assert flagged is not None and flagged.changed == [1]
+        assert account.flagset(index.flags[0]).seen
+        monkeypatch.undo()
+        assert await offload.write(account, appending(inbox, 3)) == 3
+        account.release(index)
+
+    run(store, work)

@@ -59,11 +59,15 @@ class Signals:
         return accounts
 
     def tell(self, account: int) -> None:
-        """Tell all other processes that an account moved."""
+        """Tell all other processes that an account moved. Never raises: what moved has been committed."""
         if self._dir < 0:
             return
         data = account.to_bytes(8, "big")
-        for name in self._others():
+        try:
+            others = self._others()
+        except OSError:
+            return  # no descriptor left to list them with: the poll will do
+        for name in others:
             try:
                 self._sender.sendto(data, self._address(name))
             except (ConnectionRefusedError, FileNotFoundError):
@@ -77,8 +81,12 @@ class Signals:
         changed = os.fstat(self._dir).st_mtime_ns
         if changed != self._seen:
             # Time first, names second: what comes in between is seen by the next look.
-            self._seen = changed
-            self._peers = [name for name in os.listdir(self._dir) if name != self._name]
+            self._seen, before = changed, self._seen
+            try:
+                self._peers = [name for name in os.listdir(self._dir) if name != self._name]
+            except OSError:
+                self._seen = before
+                raise
         return self._peers
 
     def close(self) -> None:
