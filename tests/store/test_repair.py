@@ -241,6 +241,32 @@ def test_a_transaction_that_never_committed_takes_no_acknowledged_uid(
     assert [value[-1] for (name, _), value in messages.items() if name == RECOVERED] == [ghost]
 
 
+def test_after_a_power_cut_what_was_acknowledged_outranks_flags_that_were_lost(tmp_path: Path) -> None:
+    store, account = make_store(tmp_path)
+    inbox = account.mailbox("INBOX").id
+    with account.transaction() as tx:
+        tx.append(inbox, Staged.of(numbered(1)))
+    account.rest()
+    before = (account.path / "mail.db").read_bytes()
+    for mode in ("+", "-"):  # two: the second journal names the first as its parent
+        with account.transaction(durable=False) as tx:
+            tx.store_flags(inbox, [1], mode, frozenset({"\\Flagged"}))
+    lose_database(account)
+    (account.path / "mail.db").write_bytes(before)  # the journals were in the pack, the commits not on the disk
+    store.close()
+    store = Store.open(tmp_path)
+    account = store.account("ann")
+    with account.transaction() as tx:
+        assert tx.append(inbox, Staged.of(numbered(2))).uid == 2
+    assert not problems(store)
+    expected = look(account)
+    lose_database(account)
+    report = repair(store, account.info)
+    assert (report.recovered, report.lost) == (0, [])
+    assert see(store).messages.keys() == expected.messages.keys() == {("INBOX", 1), ("INBOX", 2)}
+    store.close()
+
+
 def test_a_uid_that_a_dead_journal_names_is_not_given_again(store: Store, account: Account) -> None:
     modseq, txn = state(account)
     ghost = numbered(31_338)

@@ -4,9 +4,11 @@ Knows packs and journals (blobs.py) and a scratch database; knows nothing of mai
 mail.db, `repair` makes a new mail.db of it.
 
 The hard idea is which journals to believe. A transaction killed between its sync and its commit leaves a journal
-behind, and its modseqs are given again to another. So where the modseqs of two journals overlap only one happened: the
-one that a later journal names as its parent, or else the later by the clock (a killed writer's journal is older than
-its successor's). All others happened in the order of their modseqs.
+behind, and its modseqs are given again to another. A power cut may do as much to several in a row that only changed
+flags: their commits are not synced. So where the modseqs of two journals overlap only one happened: in one pack the
+later one; else, or where clock and place disagree, the one that a later journal names as its parent, or else the later
+by the clock (a killed writer's journal is older than its successor's). All others happened in the order of their
+modseqs.
 
 The scratch database lies in a temporary file that SQLite makes and unlinks (it is attached under the name ''), so a
 million messages cost disk, not memory.
@@ -185,6 +187,10 @@ class _Claim:
     offset: int
 
     def outranks(self, other: "_Claim") -> bool:
+        if self.pack == other.pack and (self.offset > other.offset) == (self.at > other.at):
+            # Written later for certain (a pack's records can only be out of order where they are copies): it began
+            # where the database stood, so the other was not in it.
+            return self.offset > other.offset
         return (self.named, self.at, self.pack, self.offset) > (other.named, other.at, other.pack, other.offset)
 
 
