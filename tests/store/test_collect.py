@@ -116,6 +116,25 @@ def test_changes_say_that_they_are_incomplete(store: Store, account: Account) ->
     assert account.changes(1, changes.highestmodseq).complete
 
 
+def test_an_index_that_missed_a_removal_and_its_tombstone_catches_up(store: Store, account: Account) -> None:
+    box = max(account.mailboxes(), key=lambda box: box.messages)
+    index = account.index(box.id)
+    seen = index.uids.tolist()
+    other = Store.open(store.root)  # another process, as it were
+    with other.account("ann").transaction() as tx:
+        gone = tx.expunge(box.id, seen[1:3], only_deleted=False)
+        added = tx.append(box.id, Staged.of(numbered(7))).uid
+    collect(other, grace_s=0, retention_s=-1)
+    other.close()
+    assert account.refresh()
+    assert index.uids.tolist() == [uid for uid in seen if uid not in gone] + [added]
+    batches = index.since(0)
+    assert batches is not None
+    (batch,) = batches
+    assert (list(batch.removed), list(batch.added)) == (gone, [added])
+    account.release(index)
+
+
 def test_grace_keeps_bytes_and_old_packs(store: Store, account: Account) -> None:
     expunge_half(account)
     account.rest()

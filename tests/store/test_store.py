@@ -2,9 +2,12 @@
 
 import os
 import re
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import apsw
 import pytest
 
 from mailkeep.errors import (
@@ -22,9 +25,11 @@ from mailkeep.errors import (
     StoreReadOnly,
 )
 from mailkeep.mail.flags import DELETED, FLAGGED, SEEN
-from mailkeep.store import Account, Staged, Store
+from mailkeep.store import Account, Staged, Store, messages
 from mailkeep.store.blobs import JOURNAL, Record, decode_journal, read_record, walk
+from mailkeep.store.flagsets import FlagSets
 from mailkeep.store.placing import Mode
+from mailkeep.store.schema import select_value
 from tests.messages import numbered
 
 
@@ -423,6 +428,57 @@ def test_changes_tell_flags_arrivals_and_removals_since_a_modseq(account: Accoun
     assert changes.vanished == [3, 4] and changes.complete
     assert changes.highestmodseq == account.mailbox("INBOX").highestmodseq > modseq
     assert account.changes(inbox, 0).vanished == [3, 4]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_the_log_of_flag_changes_stays_short_and_what_it_lacks_is_still_told(
+    account: Account, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    if many:
+        monkeypatch.setattr(messages, "FLAG_CHANGE_UIDS_MAX", 1)
+    else:
+        monkeypatch.setattr(messages, "FLAG_CHANGES_MAX", 40)
+        monkeypatch.setattr(messages, "TRIM_EVERY", 10)
+    inbox = account.mailbox("INBOX").id
+    put(account), put(account, number=2)
+    first = account.mailbox("INBOX").highestmodseq
+    for number in range(100):  # in turn: changes of flags have odd modseqs only, or even ones
+        put(account, "Archive", number)
+        with account.transaction() as tx:
+            tx.store_flags(inbox, [1, 2], "-" if number % 2 else "+", frozenset({SEEN}))
+    db = account.connect()
+    rows = select_value(db, "SELECT count(*) FROM flag_change")
+    db.close()
+    assert rows <= (0 if many else 60)
+    last = account.mailbox("INBOX").highestmodseq
+    for since, expected in ((first, [1, 2]), (last - 1, [1, 2]), (last, [])):
+        changes = account.changes(inbox, since)
+        assert changes.complete and [uid for uid, *_ in changes.changed] == expected
+
+
+def test_flag_sets_are_taken_back_while_others_are_learned() -> None:
+    sets = FlagSets()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    done = threading.Event()
+
+    def learn() -> None:
+        db = apsw.Connection(":memory:")
+        db.execute("CREATE TABLE flagset (id INTEGER PRIMARY KEY, names TEXT)")
+        for id in range(1, 3000):
+            db.execute("INSERT INTO flagset VALUES (?, ?)", (id, f"k{id}"))
+            sets.load(db, id)
+        done.set()
+
+    reader = threading.Thread(target=learn)
+    try:
+        reader.start()
+        while not done.is_set():
+            sets.forget([])
+    finally:
+        reader.join()
+        sys.setswitchinterval(interval)
+    assert len(sets.keywords()) > 0
 
 
 def test_undelete_brings_back_what_was_expunged_under_new_uids(account: Account) -> None:

@@ -161,6 +161,7 @@ class Account:
             if db is not None:
                 db.close()
         self._reader = self._writer = None
+        self._inflated = (0, b"")  # may be a message of many megabytes
         self._carried = None
         self._synchronous = ""
         self._wal_pages = self._checkpointed = 0
@@ -462,7 +463,9 @@ class Account:
 
     def _catch_up(self, index: MailboxIndex) -> bool:
         with self._read() as db:
-            news = messages.read_catchup(db, index.mailbox_id, synced=index.synced, uidnext=index.uidnext)
+            news = messages.read_catchup(
+                db, index.mailbox_id, synced=index.synced, uidnext=index.uidnext, uids=index.uids
+            )
         return index.catch_up(news)
 
     # ---- writing

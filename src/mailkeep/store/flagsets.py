@@ -134,8 +134,9 @@ class FlagSets:
             found = self._by_id.pop(id)
             del self._by_flags[found.flags]
             self._last = min(self._last, id - 1)
-        known = {name.lower() for found in self._by_id.values() for name in found.names}
-        for folded in [folded for folded in self._spellings if folded not in known]:
+        # Copies: readers in other threads learn sets meanwhile.
+        known = {name.lower() for found in list(self._by_id.values()) for name in found.names}
+        for folded in [folded for folded in list(self._spellings) if folded not in known]:
             del self._spellings[folded]
 
     def keywords(self) -> list[str]:

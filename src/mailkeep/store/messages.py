@@ -51,6 +51,8 @@ _EMAIL_COLUMNS: Final = frozenset(
 # A scan may pass over this many rows that were not asked for, for each that was, before look-ups one by one win.
 _WASTE_MAX: Final = 3
 FLAG_CHANGES_MAX: Final = 10_000
+FLAG_CHANGE_UIDS_MAX: Final = 10_000  # in one change: of more, a scan of the mailbox tells as fast
+TRIM_EVERY: Final = 2500  # modseqs
 
 
 @lru_cache(maxsize=512)
@@ -201,17 +203,19 @@ def _removed_since(db: apsw.Connection, mailbox_id: int, since: int) -> list[int
     return sorted([uid for (uid,) in rows])
 
 
-def read_catchup(db: apsw.Connection, mailbox_id: int, *, synced: int, uidnext: int) -> Catchup:
-    """What an index that is exact as of `synced` missed. Cheap when only few messages changed."""
+def read_catchup(db: apsw.Connection, mailbox_id: int, *, synced: int, uidnext: int, uids: Sequence[int]) -> Catchup:
+    """What an index of these (rising) UIDs that is exact as of `synced` missed. Cheap when only few changed."""
     db.execute("BEGIN")
     try:
         now = read_modseq(db)
-        box = select_row(db, "SELECT uidnext, highestmodseq, removed FROM mailbox WHERE id = ?", (mailbox_id,))
+        box = select_row(
+            db,
+            "SELECT uidnext, highestmodseq, removed, trimmed FROM mailbox, state WHERE mailbox.id = ?",
+            (mailbox_id,),
+        )
         if box is None or box[2] is not None:
-            low, high = _mailbox_range(mailbox_id)
-            removed = [uid for uid in _removed_since(db, mailbox_id, synced) if uid < uidnext]
-            return Catchup(now, uidnext, synced if box is None else box[1], [], [], removed, gone=True)
-        next_uid, highest, _ = box
+            return Catchup(now, uidnext, synced if box is None else box[1], [], [], list(uids), gone=True)
+        next_uid, highest, _, trimmed = box
         if highest <= synced:
             return Catchup(now, next_uid, highest, [], [], [], gone=False)
         low, high = _mailbox_range(mailbox_id)
@@ -221,11 +225,20 @@ def read_catchup(db: apsw.Connection, mailbox_id: int, *, synced: int, uidnext: 
             "ORDER BY key",
             (low | uidnext, high),
         )
-        removed = [uid for uid in _removed_since(db, mailbox_id, synced) if uid < uidnext]
+        if synced < trimmed:  # slept for longer than tombstones are kept, or they are kept for no time
+            removed = _missing(db, mailbox_id, uids)
+        else:
+            removed = [uid for uid in _removed_since(db, mailbox_id, synced) if uid < uidnext]
         changed = _flagged_since(db, mailbox_id, synced, uidnext)
         return Catchup(now, next_uid, highest, added, changed, removed, gone=False)
     finally:
         db.execute("COMMIT")
+
+
+def _missing(db: apsw.Connection, mailbox_id: int, uids: Sequence[int]) -> list[int]:
+    """Those of the UIDs that are no live message any more, rising."""
+    sql = f"SELECT key & {UID_MASK} FROM message WHERE key BETWEEN ? AND ? AND removed IS NULL"
+    return sorted(set(uids).difference(uid for (uid,) in select(db, sql, _mailbox_range(mailbox_id))))
 
 
 def _flagged_since(db: apsw.Connection, mailbox_id: int, since: int, uidnext: int) -> list[tuple[int, int, int]]:
@@ -254,8 +267,12 @@ def _flagged_since(db: apsw.Connection, mailbox_id: int, since: int, uidnext: in
 
 def log_flag_change(db: apsw.Connection, mailbox_id: int, modseq: int, uids: "array[int]") -> None:
     """Note which messages a flag change touched, and keep the log short."""
+    if len(uids) > FLAG_CHANGE_UIDS_MAX:
+        db.execute("DELETE FROM flag_change")
+        db.execute("UPDATE state SET logged = ?", (modseq,))
+        return
     db.execute("INSERT INTO flag_change VALUES (?, ?, ?)", (modseq, mailbox_id, uids.tobytes()))
-    if modseq % (FLAG_CHANGES_MAX // 4) == 0:
+    if modseq % TRIM_EVERY < 8:  # not 0 alone: who appends and flags in turn may never come to it
         oldest = select_value(
             db, "SELECT modseq FROM flag_change ORDER BY modseq DESC LIMIT 1 OFFSET ?", (FLAG_CHANGES_MAX,)
         )
