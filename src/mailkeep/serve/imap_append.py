@@ -7,10 +7,10 @@ the mailbox is missing. The message flows into the store's staging; it is parsed
 from functools import partial
 
 from mailkeep.errors import LimitReached, MailboxMissing, MailkeepError, OverQuota
-from mailkeep.mail.flags import RECENT, canonical
+from mailkeep.mail.flags import RECENT, Flags, canonical
 from mailkeep.serve.imap_peer import Peer
 from mailkeep.serve.imap_reply import Reply, from_error, no, ok
-from mailkeep.store import Transaction
+from mailkeep.store import Appended, Staged, Transaction
 from mailkeep.wire import imap_response
 from mailkeep.wire.imap_command import Append
 
@@ -20,19 +20,24 @@ THREAD_SIZE = 64 * 1024  # smaller messages are parsed on the loop: the hop cost
 class Incoming:
     """One APPEND under way."""
 
-    __slots__ = ("_command", "_error", "_flags", "_mailbox", "_peer", "_staging", "tag")
+    __slots__ = ("_command", "_error", "_flags", "_name", "_peer", "_staging", "tag")
 
     def __init__(self, peer: Peer, tag: bytes, command: Append) -> None:
         """Raises MailboxMissing, OverQuota, LimitReached, ProtocolError for a flag that cannot be set."""
         self.tag = tag
         self._peer = peer
         self._command = command
-        self._mailbox = peer.mailbox(command.mailbox)
+        self._name = peer.mailbox_name(command.mailbox)
+        # A small message for where the last one went: the transaction sees to it, and the look-ups here would cost as
+        # much as parsing it does.
+        known = self._name == peer.appended_to and command.size <= THREAD_SIZE
+        if not known:
+            peer.account.mailbox(self._name)
         # Clients copy \Recent from where they got the message; it is no flag to set, and no reason to refuse.
         self._flags = frozenset(canonical(name) for name in command.flags if name.lower() != RECENT.lower())
         if command.size > peer.services.limits.message_size_max:
             raise LimitReached("Message is too large")
-        quota = peer.account.quota()
+        quota = None if known else peer.account.quota()
         if quota is not None and peer.account.usage().bytes + command.size > quota:
             raise OverQuota("Quota exceeded")
         self._staging = peer.services.store.stage()
@@ -73,17 +78,17 @@ class Incoming:
                 staged = staging.finish()
             appended = await peer.services.offload.write(
                 peer.account,
-                partial(
-                    Transaction.append,
-                    mailbox_id=self._mailbox.id,
-                    staged=staged,
-                    flags=self._flags,
-                    internaldate=self._command.date,
-                ),
+                partial(_append, self._name, staged, flags=self._flags, date=self._command.date),
                 by=peer.view,
             )
             # Not when the client hangs up meanwhile: a thread may be writing it, and lets it go by itself.
             staged.close()
         except MailkeepError as error:
+            peer.appended_to = ""
             return self.refusal(error)
+        peer.appended_to = self._name
         return ok(b"APPEND completed", imap_response.appenduid(appended.uidvalidity, (appended.uid,)))
+
+
+def _append(name: str, staged: Staged, transaction: Transaction, *, flags: Flags, date: int | None) -> Appended:
+    return transaction.append(transaction.find(name), staged, flags=flags, internaldate=date)

@@ -33,6 +33,7 @@ class Peer:
         "_background",
         "_unwatch",
         "account_open",
+        "appended_to",
         "closed",
         "conn",
         "crowded",
@@ -60,6 +61,7 @@ class Peer:
         self.account_open: Account | None = None
         self.view: View | None = None
         self.saved: tuple[int, ...] = ()  # `$`: UIDs (RFC 5182)
+        self.appended_to = ""  # the mailbox of the last APPEND that succeeded
         self.tag = b""  # of the command that runs
         self.out: list[bytes] = []
         self.in_literal = False  # the last bytes written are inside a literal: no response may start here
