@@ -16,7 +16,18 @@ import pytest
 from mailkeep.errors import MailboxMissing, StoreBusy, StoreCorrupt, StoreFull, StoreReadOnly
 from mailkeep.mail.flags import SEEN
 from mailkeep.store import Account, Staged, Store, Transaction
-from mailkeep.store.blobs import BLOB, HEADER_SIZE, PACK_HEAD_SIZE, Damage, PackWriter, Record, read_record, walk
+from mailkeep.store.blobs import (
+    BLOB,
+    HEADER_SIZE,
+    PACK_HEAD_SIZE,
+    Damage,
+    PackWriter,
+    Record,
+    pack_numbers,
+    pack_path,
+    read_record,
+    walk,
+)
 from tests.messages import numbered
 from tests.store.mail import problems
 
@@ -322,3 +333,27 @@ def test_an_append_to_a_mailbox_that_is_gone_stores_nothing(account: Account) ->
     with pytest.raises(MailboxMissing), account.transaction() as tx:
         tx.append(999, Staged.of(numbered(2)))
     assert path.stat().st_size == size
+
+
+def test_a_pack_whose_sync_failed_is_not_written_again_and_packs_do_not_pile_up(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(number: int) -> int:
+        with account.transaction() as tx:
+            return tx.append(inbox(account), Staged.of(numbered(number))).uid
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    assert put(1) == 1
+    packs = pack_numbers(account.packs)
+    before = pack_path(account.packs, packs[0]).read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", fail)
+        for _ in range(4):
+            with pytest.raises(StoreReadOnly):
+                put(2)
+    assert put(2) == 2
+    assert pack_numbers(account.packs) == [*packs, packs[-1] + 1]
+    assert pack_path(account.packs, packs[0]).read_bytes() == before
+    assert contents(account) == [numbered(1), numbered(2)]

@@ -23,7 +23,7 @@ from mailkeep.mail.ids import AccountId, MailboxId
 from mailkeep.mail.mailbox_name import check_name
 from mailkeep.mail.query import Query
 from mailkeep.store import messages, search
-from mailkeep.store.blobs import RAW, PackReader, PackWriter, decode
+from mailkeep.store.blobs import PACK_HEAD_SIZE, RAW, PackReader, PackWriter, decode
 from mailkeep.store.failure import translated
 from mailkeep.store.flagsets import FlagSet, FlagSets
 from mailkeep.store.index import Effect, MailboxIndex, Snapshot
@@ -91,6 +91,9 @@ class Account:
 
         self._writer: apsw.Connection | None = None  # this and the rest: under `write_lock`
         self._pack: PackWriter | None = None
+        self._broken_packs: set[int] = (
+            set()
+        )  # where a write or a sync failed: what the kernel holds of them may not last
         self._carried: Carried | None = None
         self._synchronous = ""
         self._wal_pages = 0
@@ -508,6 +511,8 @@ class Account:
         """Start a transaction. The caller holds `write_lock` until it has called `commit` or the ledger's `abort`."""
         self._used = True
         if self._pack is not None and (self._pack.broken or self._pack.full):
+            if self._pack.broken and self._pack.end > PACK_HEAD_SIZE:  # an empty one serves as well as another
+                self._broken_packs.add(self._pack.number)
             self._pack.close()
             self._pack = None
         db = self._writer_db("FULL" if durable else "NORMAL")
@@ -566,7 +571,8 @@ class Account:
         if self._pack is None:
             db = self._writer
             assert db is not None
-            self._pack = PackWriter.open(self.packs, lambda number: known_end(db, number))
+            broken = self._broken_packs
+            self._pack = PackWriter.open(self.packs, lambda number: -1 if number in broken else known_end(db, number))
         return self._pack
 
     def checkpoint_soon(self) -> None:
