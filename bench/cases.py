@@ -268,14 +268,17 @@ def pop3_retr(target: Target) -> Result:
         wire.send(b"RETR %d\r\n" % number)
         total, tail = 0, b""
         while not tail.endswith(b"\r\n.\r\n"):
-            chunk = wire.socket.recv(1 << 18)
-            if not chunk or (not total and not chunk.startswith(b"+OK")):
-                raise Failed(f"RETR {number}: {chunk[:80]!r}")
-            total += len(chunk)
-            tail = (tail + chunk)[-5:]
+            size = receive(buffer)
+            if not size or (not total and view[:3] != b"+OK"):
+                raise Failed(f"RETR {number}: {bytes(view[:80])!r}")
+            total += size
+            tail = bytes(view[size - 5 : size]) if size > 4 else (tail + bytes(view[:size]))[-5:]
         return total
 
     wire = session()
+    # One buffer for all: `recv` would ask the kernel for fresh memory each time, and pay for it.
+    buffer = bytearray(1 << 18)
+    view, receive = memoryview(buffer), wire.socket.recv_into
     for number in range(1, 101):
         retr(wire, number)
     with Meter(target.pid) as meter:

@@ -504,3 +504,32 @@ def test_no_password_in_the_log(door: Door, capfd: pytest.CaptureFixture[str]) -
     log = capfd.readouterr().err
     assert "command failed" in log
     assert PASSWORD not in log
+
+
+def test_messages_read_ahead_are_the_right_ones(tmp_path: Path) -> None:
+    """Small ones, big ones and doubles between them, in order, backwards, again and with some deleted."""
+    sizes = (10, 3000, 70_000, 20, 0, 40_000, 30_000, 5, 64 * 1024, *range(100, 140))
+    messages = [b"Subject: %d\r\n\r\n" % at + b"x" * size + b"\r\n" for at, size in enumerate(sizes)]
+    messages[20] = messages[19]
+    door = Door(tmp_path / "data")
+    fill(door, messages)
+    count = len(messages)
+    orders = [range(1, count + 1), range(count, 0, -1), [1, 2, 3, 2, 3, 4, 9, 10, 11, 10, 30, 31, 32, 1, 2]]
+
+    def client(host: str, port: int) -> None:
+        with Lines(host, port) as lines:
+            lines.log_in()
+            for order in orders:
+                for number in order:
+                    lines.send(b"RETR %d\r\n" % number)
+                    assert lines.multi() == messages[number - 1]
+            lines.send(b"RETR 1\r\n")
+            lines.multi()
+            lines.send(b"DELE 2\r\n")
+            assert lines.reply().startswith(b"+OK")
+            lines.send(b"RETR 2\r\n")
+            assert lines.reply().startswith(b"-ERR")
+            lines.send(b"RETR 3\r\n")
+            assert lines.multi() == messages[2]
+
+    door.run(pop3_session, client)

@@ -49,6 +49,8 @@ ROWS: Final = 256  # rows of a listing, or of the list at log-in, between two tu
 BUFFERED_MAX: Final = 64 * 1024  # what waits in the codec before we stop reading
 BUDGET: Final = 64  # commands, or a few slices, before other sessions get their turn (0.3 ms rule)
 SLICE_COST: Final = 16
+AHEAD: Final = 16  # small messages read with the one that is asked for, when a client takes one after the other
+AHEAD_SIZE: Final = 64 * 1024  # of them together, since a session that stops there keeps them
 
 _NO_SUCH: Final = err("No such message")
 
@@ -79,7 +81,19 @@ def pop3_session(conn: Connection, services: Services) -> "Pop3Session":
 class Maildrop:
     """INBOX as it was at log-in. Numbers count from 1; positions in the arrays from 0."""
 
-    __slots__ = ("_lock", "account", "deleted", "emails", "locked", "mailbox_id", "sizes", "uids", "uidvalidity")
+    __slots__ = (
+        "_ahead",
+        "_following",
+        "_lock",
+        "account",
+        "deleted",
+        "emails",
+        "locked",
+        "mailbox_id",
+        "sizes",
+        "uids",
+        "uidvalidity",
+    )
 
     def __init__(self, account: Account, mailbox_id: int, uidvalidity: int) -> None:
         self.account = account
@@ -91,6 +105,8 @@ class Maildrop:
         self.deleted: set[int] = set()  # positions
         self.locked = False
         self._lock = contextlib.ExitStack()
+        self._ahead: dict[int, bytes] = {}  # position → message, read with one before it
+        self._following = 0  # the position after the last one asked for
 
     @classmethod
     async def open(cls, account: Account, offload: Offload) -> "Maildrop":
@@ -120,6 +136,31 @@ class Maildrop:
 
     def uidl(self, position: int) -> str:
         return f"{self.uidvalidity:08x}{self.uids[position]:08x}"
+
+    def message(self, position: int) -> bytes:
+        """A small message. One look-up and one read bring those that follow, too, if the client goes through the list.
+
+        Raises MessageMissing, StoreCorrupt.
+        """
+        found = self._ahead.pop(position, None)
+        if found is None:
+            stop = self._stop_ahead(position) if position == self._following else position + 1
+            first, *later = self.account.read_many([(email, 0, None) for email in self.emails[position:stop]])
+            if not isinstance(first, bytes):
+                raise first
+            found = first
+            self._ahead = {at: data for at, data in enumerate(later, position + 1) if isinstance(data, bytes)}
+        self._following = position + 1
+        return found
+
+    def _stop_ahead(self, position: int) -> int:
+        """Up to where small messages follow this one."""
+        room = AHEAD_SIZE
+        for at, size in enumerate(self.sizes[position + 1 : position + AHEAD], position + 1):
+            room -= size
+            if room < 0:
+                return at
+        return min(position + AHEAD, len(self.sizes))
 
     def take_lock(self) -> None:
         """Raises StoreBusy when another session, here or in another process, deletes."""
@@ -219,7 +260,7 @@ class Pop3Session:
 
     def _pump(self) -> None:
         """Handle events until there are none, one must wait, or it is others' turn."""
-        conn, budget = self._conn, BUDGET
+        conn, codec, budget = self._conn, self._codec, BUDGET
         while not self._busy and not conn.closing:
             if budget <= 0 or not conn.writable:
                 self._start(self._yield())
@@ -228,7 +269,7 @@ class Pop3Session:
                 budget -= SLICE_COST
                 self._produce()
                 continue
-            event = self._codec.next_event()
+            event = codec.next_event()
             if event is None:
                 break
             budget -= 1
@@ -472,10 +513,11 @@ class Pop3Session:
     def _retr(self, command: Command) -> None:
         drop = self._open_drop()
         position = drop.position(command.numbers[0])
-        email, size = EmailId(drop.emails[position]), drop.sizes[position]
+        size = drop.sizes[position]
         if size <= INLINE_MAX:
-            self._conn.write(b"+OK %d octets\r\n" % size + pop3.stuffed(drop.account.read(email)))
+            self._conn.write_all((b"+OK %d octets\r\n" % size, *pop3.stuffed(drop.message(position))))
         else:
+            email = EmailId(drop.emails[position])
             # Read before anything is promised: afterwards there is no way to say -ERR.
             first = drop.account.read(email, 0, INLINE_MAX)
             self._producer = _message(drop.account, email, size, first=first)
