@@ -15,6 +15,7 @@ import pytest
 from mailkeep.errors import MailboxMissing, StoreFull
 from mailkeep.mail.flags import SEEN
 from mailkeep.store import Account, Offload, Staged, Store, StoreResult, Transaction
+from mailkeep.store.ledger import BOOT_GAP
 from tests.messages import numbered
 from tests.store.mail import problems
 
@@ -378,3 +379,45 @@ def test_without_a_descriptor_to_wake_others_with_writing_goes_on(
         account.release(index)
 
     run(store, work)
+
+
+def test_flag_changes_are_synced_soon_after(store: Store, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for it, and a power cut takes the last second at most."""
+    monkeypatch.setattr("mailkeep.store.store.SYNC_S", 0.001)
+    synced = threading.Event()
+    sync_log = Account.sync_log
+
+    def noticing(self: Account) -> None:
+        sync_log(self)
+        synced.set()
+
+    monkeypatch.setattr(Account, "sync_log", noticing)
+
+    async def work(offload: Offload) -> None:
+        inbox = account.mailbox("INBOX").id
+        uid = await offload.write(account, appending(inbox, 1))
+        assert not account.unsynced
+        await offload.write(account, lambda tx: tx.store_flags(inbox, [uid], "+", frozenset({SEEN})), durable=False)
+        assert await asyncio.to_thread(synced.wait, 30)
+        assert not account.unsynced
+
+    run(store, work)
+
+
+def test_after_a_start_of_the_machine_no_modseq_means_something_else(
+    store: Store, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut can take flag changes whose modseqs clients were told."""
+    inbox = account.mailbox("INBOX").id
+    with account.transaction() as tx:
+        before = tx.append(inbox, Staged.of(numbered(1))).modseq
+    account.rest()
+    monkeypatch.setattr("mailkeep.store.ledger.BOOT", "another")
+    with account.transaction() as tx:
+        after = tx.append(inbox, Staged.of(numbered(2))).modseq
+    with account.transaction() as tx:
+        next_one = tx.append(inbox, Staged.of(numbered(3))).modseq
+    assert after > before + BOOT_GAP
+    assert next_one == after + 1
+    assert [uid for uid, _, _ in account.changes(inbox, before).changed] == [2, 3]
+    assert problems(store) == []

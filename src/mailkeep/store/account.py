@@ -98,6 +98,7 @@ class Account:
         self._synchronous = ""
         self._wal_pages = 0
         self._checkpointed = 0
+        self.unsynced = False  # flag changes are in the log, not yet on the disk: `sync_log` within a second
 
         self._header_sets: dict[tuple[bytes, ...], int] = {}
         self._wanted_sets: set[tuple[bytes, ...]] = set()
@@ -537,13 +538,18 @@ class Account:
             raise
         self._seen_modseq = outcome.last
         self._carried = ledger.carry()
-        if ledger.needs_sync and self._synchronous != "FULL":
-            self._sync_log()
+        if self._synchronous == "FULL":
+            self.unsynced = False
+        elif ledger.needs_sync:  # more was done than the caller announced: make up for the sync
+            self.sync_log()
+        else:
+            self.unsynced = True
         return outcome
 
-    def _sync_log(self) -> None:
-        # More was done than the caller announced: make up for the sync that the commit did not do.
-        with translated():
+    def sync_log(self) -> None:
+        """Bring flag changes to the disk that were committed without a sync. In a thread. Raises StoreError."""
+        self.unsynced = False  # before: what is committed meanwhile is for the next time
+        with translated(), suppress(FileNotFoundError):  # no log: all of it is in the database, synced
             fd = os.open(self.path / "mail.db-wal", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fdatasync(fd)

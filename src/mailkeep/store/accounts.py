@@ -32,7 +32,8 @@ REMOVED = "removed."  # how the directory of a removed account is named from the
 _INFO = "a.id, a.name, a.quota, a.created"
 
 
-def _fold(name: str) -> str:
+def fold(name: str) -> str:
+    """A name of an account as names are compared."""
     return name.strip().casefold()
 
 
@@ -84,7 +85,7 @@ class Directory:
             created = int(time.time())
             db.execute(
                 "INSERT INTO account (name, folded, quota, created) VALUES (?, ?, ?, ?)",
-                (name, _fold(name), quota, created),
+                (name, fold(name), quota, created),
             )
             id = self._free_id(db)
             info = AccountInfo(AccountId(id), name, quota, created)
@@ -108,7 +109,7 @@ class Directory:
             return self._find(db, name)
 
     def _find(self, db: apsw.Connection, name: str) -> AccountInfo | None:
-        folded = _fold(name)
+        folded = fold(name)
         row = select_row(db, f"SELECT {_INFO} FROM account a WHERE folded = ?", (folded,))
         if row is None:
             row = select_row(
@@ -159,11 +160,11 @@ class Directory:
             info = self._existing(db, name)
             if self._find(db, alias) is not None:
                 raise AccountExists("An account of that name is there already")
-            db.execute("INSERT INTO alias VALUES (?, ?, ?)", (_fold(alias), alias.strip(), info.id))
+            db.execute("INSERT INTO alias VALUES (?, ?, ?)", (fold(alias), alias.strip(), info.id))
 
     def remove_alias(self, alias: str) -> None:
         with self._write() as db:
-            db.execute("DELETE FROM alias WHERE folded = ?", (_fold(alias),))
+            db.execute("DELETE FROM alias WHERE folded = ?", (fold(alias),))
 
     def aliases(self, id: int) -> tuple[str, ...]:
         with self.database() as db:

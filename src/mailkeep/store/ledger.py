@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Final
 
@@ -32,6 +33,18 @@ from mailkeep.store.staging import Staged
 
 JOURNAL_UIDS_MAX: Final = 50_000  # UIDs in one op: a sequence set of them stays readable by `NumSet.parse`
 CARRIED_BOXES_MAX: Final = 64
+BOOT_GAP: Final = 1 << 20  # more modseqs than a second can use
+
+
+def _boot() -> str:
+    """What this start of the machine is called; constant where the system has no name for it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return "unknown"
+
+
+BOOT: Final = _boot()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +92,8 @@ class _Mark:
 
 
 _STATE: Final = (
-    "SELECT modseq, uidvalidity, txn, max(email, (SELECT ifnull(max(id), 0) FROM email)), pack, pack_end FROM state"
+    "SELECT modseq, uidvalidity, txn, max(email, (SELECT ifnull(max(id), 0) FROM email)), pack, pack_end, "
+    "boot FROM state"
 )
 
 
@@ -148,16 +162,28 @@ class Ledger:
                 carried, self._carried = self._carried, None
                 if carried is not None and carried.version == self.db.data_version():
                     state, self._boxes = carried.state, carried.boxes
+                    self.modseq = state[0]
                 else:
-                    state, self._boxes = select_row(self.db, _STATE), {}
+                    *state, boot = select_row(self.db, _STATE)
+                    self._boxes = {}
+                    self.modseq = state[0] if boot == BOOT else self._after_boot(state[0], boot)
                 self.base, self._uidvalidity, self._parent, self._email, self._pack, self._pack_end = state
-                self.modseq = self.base
                 if self.base != seen_modseq:
                     self.flagsets.refresh(self.db)
                 self._marks = [self._mark()]
             except BaseException:
                 self.db.execute("ROLLBACK")
                 raise
+
+    def _after_boot(self, modseq: int, boot: str) -> int:
+        """The modseq to go on from, at the first write after a start of the machine.
+
+        A power cut may have taken the last second's flag changes, whose modseqs clients were told already. They must
+        not mean something else now.
+        """
+        modseq += BOOT_GAP if boot else 0
+        self.db.execute("UPDATE state SET boot = ?, modseq = ?", (BOOT, modseq))
+        return modseq
 
     def _mark(self) -> _Mark:
         return _Mark(

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from mailkeep.store.signals import Signals
 from mailkeep.store.staging import Staging
 
 POLL_S: Final = 2.0
+SYNC_S: Final = 0.5  # a flag change is safe from a power cut within a second
 
 
 class Store:
@@ -40,6 +42,7 @@ class Store:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._poll: asyncio.TimerHandle | None = None
+        self._sync: asyncio.TimerHandle | None = None
         self._closed = False
         with translated():
             for path in (root, root / "accounts", self._tmp, root / "run"):
@@ -126,12 +129,16 @@ class Store:
         with translated():
             loop.add_reader(self._signals.listen(), self._woken)
         self._poll = loop.call_later(POLL_S, self._poll_all)
+        self._sync = loop.call_later(SYNC_S, self._sync_all)
 
     def stop_listening(self) -> None:
         loop, self._loop = self._loop, None
         if self._poll is not None:
             self._poll.cancel()
             self._poll = None
+        if self._sync is not None:
+            self._sync.cancel()
+            self._sync = None
         if loop is not None and not loop.is_closed():
             loop.remove_reader(self._signals.listen())
 
@@ -148,7 +155,23 @@ class Store:
             self._refresh(account)
         self._poll = self._loop.call_later(POLL_S, self._poll_all)
 
+    def _sync_all(self) -> None:
+        """Sync the flag changes of the last half second, in the background."""
+        if self._loop is None:
+            return
+        for account in list(self._accounts.values()):
+            if account.unsynced:
+                self.in_background(partial(_sync_log, account))
+        self._sync = self._loop.call_later(SYNC_S, self._sync_all)
+
     def _refresh(self, account: Account) -> None:
         # A full or broken disk: whoever uses the account is told, and the next poll tries again.
         with suppress(StoreError):
             account.refresh()
+
+
+def _sync_log(account: Account) -> None:
+    try:
+        account.sync_log()
+    except StoreError:
+        account.unsynced = True  # tried again at the next turn

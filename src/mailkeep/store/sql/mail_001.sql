@@ -9,7 +9,8 @@ CREATE TABLE state (
     txn         INTEGER NOT NULL,  -- random name of the last committed transaction: the journal's chain (blobs.py)
     email       INTEGER NOT NULL,  -- the last email.id given
     pack        INTEGER NOT NULL,  -- the pack that the last synced transaction wrote to, and its end: newer than its
-    pack_end    INTEGER NOT NULL   -- row in `pack`, if it has one. Here, every commit writes this row anyway
+    pack_end    INTEGER NOT NULL,  -- row in `pack`, if it has one. Here, every commit writes this row anyway
+    boot        TEXT    NOT NULL   -- of the machine that wrote last (ledger.BOOT)
 );
 
 CREATE TABLE mailbox (
@@ -99,5 +100,5 @@ CREATE TABLE pack (id INTEGER PRIMARY KEY, end INTEGER NOT NULL);
 -- Packs whose records are all elsewhere by now, to be unlinked after a grace time (collect).
 CREATE TABLE retired (pack INTEGER PRIMARY KEY, at INTEGER NOT NULL);
 
-INSERT INTO state VALUES (1, 1, 0, 0, 0, 0, 0, 0, 0);
+INSERT INTO state VALUES (1, 1, 0, 0, 0, 0, 0, 0, 0, '');
 INSERT INTO flagset VALUES (1, '');
