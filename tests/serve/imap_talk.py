@@ -243,7 +243,9 @@ class Belief:
         for part in known.split(b","):
             low, _, high = part.partition(b":")
             for uid in range(int(low), int(high or low) + 1):
-                (at,) = [at for at, row in enumerate(self.rows) if row[0] == uid]
+                known = [at for at, row in enumerate(self.rows) if row[0] == uid]
+                # Told by EXISTS just before and gone before its UID was asked for: it is one of those at the end.
+                (at,) = known or [at for at, row in enumerate(self.rows) if row[0] is None][:1]
                 del self.rows[at]
 
 

@@ -6,10 +6,12 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from mailkeep.serve.imap import ImapSession
 from tests.serve.imap_talk import Belief, Desk, Talk, desk, message, on_desk
 
 # By number: no removal may be told with these (RFC 9051 section 7.5.1).
@@ -111,14 +113,15 @@ class Sessions(RuleBasedStateMachine):
         flag = data.draw(st.sampled_from(["\\Seen", "\\Deleted", "\\Flagged", "$Work"]))
         sign = data.draw(st.sampled_from(["+", "-", ""]))
         silent = data.draw(st.booleans())
-        if silent:
-            for row in client.belief.rows[at - 1 : high]:
-                row[1] = None
+        touched = client.belief.rows[at - 1 : high]
         if data.draw(st.booleans()):
             self.run(client.do(f"STORE {at}:{high} {sign}FLAGS{'.SILENT' * silent} ({flag})"))
         else:
             low_uid, high_uid = client.belief.rows[at - 1][0], client.belief.rows[high - 1][0]
             self.run(client.do(f"UID STORE {low_uid}:{high_uid} {sign}FLAGS{'.SILENT' * silent} ({flag})"))
+        if silent:  # what was told beforehand, if anything, is true no more
+            for row in touched:
+                row[1] = None
 
     @rule(which=st.integers(0, 1))
     def expunge(self, which: int) -> None:
@@ -237,6 +240,30 @@ async def test_a_store_of_thousands_by_another_is_told_in_full(desk: Desk) -> No
         said += await one.settle()
     one.send(b"DONE\r\n")
     assert b"i OK" in await one.until(b"i ")
+
+
+@pytest.mark.parametrize("enable", ["", "QRESYNC"])
+def test_more_may_go_while_thousands_of_removals_are_told(enable: str, tmp_path: Path) -> None:
+    @on_desk
+    async def scenario(desk: Desk) -> None:
+        await desk.fill(5000)
+        slow, quick = Client(await desk.user(enable=enable)), await desk.user("INBOX")
+        await slow.do("SELECT INBOX")
+        await quick.ok(f"UID STORE {','.join(map(str, range(2, 5001, 2)))} +FLAGS.SILENT (\\Deleted)")
+        await quick.ok("EXPUNGE")
+        session = slow.talk.conn._session
+        assert isinstance(session, ImapSession) and session._peer.view is not None
+        told = []
+        for number, piece in enumerate(session._peer.view.news(expunge=True)):
+            told.append(piece)
+            if number in (1, 4, 6):  # in the middle of it
+                await quick.ok(f"STORE {number * 100}:{number * 100 + 20} +FLAGS.SILENT (\\Deleted)")
+                await quick.ok("EXPUNGE")
+                await desk.fill(2)
+        slow.belief.hear(b"".join(told).split(b"\r\n"))
+        await slow.agrees()
+
+    scenario(tmp_path)
 
 
 @on_desk

@@ -17,14 +17,17 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from mailkeep.errors import ProtocolError
 from mailkeep.mail import numset
 from mailkeep.mail.flags import SYSTEM_FLAGS
 from mailkeep.mail.numset import NumSet
 from mailkeep.store import FlagSet, MailboxIndex
+from mailkeep.store.index import without
 
 ROWS = 500  # rows formatted at a time: 0.2 ms
+VANISHED = 2000  # UIDs in one response
 Span = tuple[int, int]  # positions [start, stop) in the view; position + 1 is the sequence number
 
 
@@ -282,24 +285,34 @@ class View:
         self._modseq = index.highestmodseq
 
     def news(self, *, expunge: bool) -> Generator[bytes, None, None]:
-        """Untagged responses for all that changed since the client was last told, in pieces.
+        """Untagged responses for all that changed since the client was last told, in pieces; some may be empty.
 
-        The client's numbering changes in the last piece only, and only if `expunge`.
+        The client's numbering changes in the last ones only, and only if `expunge`: from the first EXPUNGE on until
+        the generator has ended, the view is no use to anybody else.
         """
         self._pull()
-        if expunge:  # the flags of what goes anyway are no news
+        if expunge and self._changed:  # the flags of what goes anyway are no news
             for uid in self._gone:
                 self._changed.pop(uid, None)
         while self._changed:
-            told = sorted(self._changed)[:ROWS] if len(self._changed) > ROWS else sorted(self._changed)
+            told = sorted(islice(self._changed, ROWS))
             for uid in told:
                 del self._changed[uid]
             yield self._flag_news(told)
         self._pull()  # the index may have moved while the pieces above were written
-        gone = [at for uid in self._gone if (at := self.position(uid)) is not None] if self._gone else []
-        if gone and not expunge:
+        if not expunge and any(self.position(uid) is not None for uid in self._gone):
             return
-        if piece := self._numbering_news(gone):
+        known, largest = self.count, self.largest
+        while self._gone:
+            gone = yield from self._positions_gone()
+            self._gone.clear()
+            yield from self._removal_news(gone)
+            known = self.count - len(gone)
+            if self.index.version == self._version:
+                break
+            self._drop(gone)  # more has happened meanwhile: it is told by the numbers that the client has now
+            self._pull()
+        if piece := self._arrival_news(known, largest):
             yield piece
 
     def _flag_news(self, uids: Sequence[int]) -> bytes:
@@ -309,16 +322,41 @@ class View:
         rows = self.rows_of(spans, uid=enabled.uid_always, modseq=enabled.condstore)
         return self.learn(sets) + b"".join(rows)
 
-    def _numbering_news(self, gone: list[int]) -> bytes:
-        """Tell removals, then take the index's arrays with what is new in them."""
+    def _positions_gone(self) -> Generator[bytes, None, list[int]]:
+        """Where the client has what is gone, rising."""
+        uids, count, at = self.uids, self.count, 0
+        gone = sorted(self._gone)
+        found = []
+        for start in range(0, len(gone), ROWS):
+            if start:
+                yield b""
+            for uid in gone[start : start + ROWS]:
+                # Removals tend to be neighbours: look at the next place before searching for it.
+                if not (at < count and uids[at] == uid):
+                    at = bisect_left(uids, uid, at, count)
+                    if at == count or uids[at] != uid:
+                        continue  # it came and went before the client heard of it
+                found.append(at)
+                at += 1
+        return found
+
+    def _removal_news(self, gone: list[int]) -> Generator[bytes, None, None]:
+        if self.enabled.qresync:
+            for start in range(0, len(gone), VANISHED):
+                yield b"* VANISHED %b\r\n" % numset.encode(self.uids[at] for at in gone[start : start + VANISHED])
+        else:  # from the end, so that no number shifts under the next
+            for stop in range(len(gone), 0, -ROWS):
+                yield weave(b"* %d EXPUNGE\r\n", [[at + 1 for at in reversed(gone[max(stop - ROWS, 0) : stop])]])
+
+    def _drop(self, gone: Sequence[int]) -> None:
+        """Take these positions out of the view, without what else is new in the index."""
+        columns = [column[: self.count] for column in (self.uids, self.flags, self.modseqs)]
+        self.uids, self.flags, self.modseqs = without(columns[0], [self.uids[at] for at in gone], *columns)
+        self.count = len(self.uids)
+
+    def _arrival_news(self, known: int, largest: int) -> bytes:
+        """Take the index's arrays, all removals being told, with what is new in them."""
         pieces = []
-        if gone:
-            gone.sort(reverse=True)
-            if self.enabled.qresync:
-                pieces.append(b"* VANISHED %b\r\n" % numset.encode(self.uids[at] for at in reversed(gone)))
-            else:  # from the end, so that no number shifts under the next
-                pieces.append(weave(b"* %d EXPUNGE\r\n", [[at + 1 for at in gone]]))
-        known, largest = self.count - len(gone), self.largest
         self._gone.clear()
         self._adopt()
         if self.count != known:
