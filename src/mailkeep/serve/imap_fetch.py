@@ -25,11 +25,13 @@ from mailkeep.serve.imap_view import ROWS, Span, View, weave
 from mailkeep.store import Account, Transaction
 from mailkeep.wire.imap_command import Fetch, FetchBody, FetchItem, Section
 from mailkeep.wire.imap_response import date_time, literal, nstring
+from mailkeep.wire.imap_syntax import REMEMBERED_MAX
 
 LISTED: Final = 128  # rows of a listing in one slice
 BODIES: Final = 32  # messages with body sections in one slice
 CROWDED_LISTED: Final = 24  # the same while others want the loop
 CROWDED_BODIES: Final = 4
+HEADERS_MAX: Final = 8  # header sets of one command that are remembered; what is beyond is no mail client's
 SEEN_AT_ONCE: Final = 200  # messages marked \Seen in one transaction, before their bodies are sent
 CHUNK: Final = 256 * 1024  # of a big body
 SMALL: Final = 64 * 1024  # a message is read whole when several sections of it are wanted
@@ -102,16 +104,22 @@ class Plan:
         return tuple(dict.fromkeys(wanted))
 
 
-@lru_cache(maxsize=1024)
 def compile_items(items: tuple[FetchItem, ...], utf8: bool) -> Plan:
-    """The plan for a list of items."""
+    """The plan for a list of items, remembered unless it is a long one: a list may be a megabyte."""
+    size = sum(len(item) if isinstance(item, str) else len(item.label) for item in items)
+    return _remembered(items, utf8) if size <= REMEMBERED_MAX else _compile(items, utf8)
+
+
+def _compile(items: tuple[FetchItem, ...], utf8: bool) -> Plan:
     memory = tuple(name for name in ("UID", "FLAGS", "MODSEQ") if name in items)
     stored = tuple(_STORED[item] for item in items if isinstance(item, str) and item in _STORED)
-    headers, bodies = [], []
+    headers: list[tuple[bytes, tuple[bytes, ...]]] = []
+    bodies: list[FetchBody] = []
     for item in items:
         if isinstance(item, FetchBody):
             section = item.section
-            if section.text == "HEADER.FIELDS" and not section.path and item.partial is None:
+            own = section.text == "HEADER.FIELDS" and not section.path and item.partial is None
+            if own and len(headers) < HEADERS_MAX:
                 headers.append((item.label, tuple(sorted({name.lower() for name in section.fields}))))
             else:
                 bodies.append(item)
@@ -129,6 +137,9 @@ def compile_items(items: tuple[FetchItem, ...], utf8: bool) -> Plan:
         any(isinstance(item, FetchBody) and not item.peek for item in items),
         not stored and not headers and not bodies,
     )
+
+
+_remembered = lru_cache(maxsize=1024)(_compile)
 
 
 def _whole_template(bodies: list[FetchBody], *, apart: bool) -> bytes:
@@ -315,7 +326,9 @@ def _from_store(
     placed = columns + _PLACE
     template = b"* %d FETCH (" + plan.template
     calm, crowded = (BODIES, CROWDED_BODIES) if plan.bodies else (LISTED, CROWDED_LISTED)
-    for portion in _slices(spans, lambda: crowded if peer.crowded else calm):
+    # Of a message: the more of it there is to do, the fewer messages at a time.
+    sections = len(plan.headers) + len(plan.bodies) // 8 + len(plan.template) // 1024 or 1
+    for portion in _slices(spans, lambda: max((crowded if peer.crowded else calm) // sections, 1)):
         rows = _read_rows(peer, view, portion, placed if hasty else careful)
         whole = _whole_messages(account, rows) if hasty else None
         if hasty and whole is None:
@@ -353,7 +366,11 @@ def _headers(
                 outcome.failed(header)
             values[at] = select_fields(header, wanted) if isinstance(header, bytes) else b"\r\n"
         if number is not None:
-            fresh = [(emails[at], values[at]) for at, header in zip(absent, read, strict=True) if type(header) is bytes]
+            fresh = [
+                (emails[at], values[at])
+                for at, header in zip(absent, read, strict=True)
+                if type(header) is bytes and len(values[at]) <= SMALL
+            ]
             account.remember_headers(number, fresh)
     return values
 

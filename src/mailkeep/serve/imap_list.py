@@ -17,6 +17,7 @@ from mailkeep.wire.imap_command import List
 
 _NO_NAME = ""
 _LINES = 50  # written in one piece
+_NAMES = 16  # looked at, in vain, between two looks at the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,17 @@ def _answer(peer: Peer, command: List, done: Reply) -> Generator[bytes, None, Re
     subscribed = account.subscriptions()
     utf8 = peer.enabled.rev2 or peer.enabled.utf8
     piece: list[bytes] = []
-    lines = lsub_lines(command, subscribed) if command.kind == "LSUB" else list_lines(command, mailboxes, subscribed)
-    for line in lines:
+    if command.kind == "LSUB":
+        names = _lsub_names(command, subscribed)
+    else:
+        names = _list_names(command, mailboxes, subscribed)
+    passed = 0
+    for line in names:
+        if line is None:
+            passed += 1
+            if passed % _NAMES == 0:
+                yield b""
+            continue
         piece.append(
             imap_response.list_line(line.attributes, line.name, kind=command.kind, utf8=utf8, childinfo=line.childinfo)
         )
@@ -99,6 +109,11 @@ def _parents(name: str) -> Iterator[str]:
 
 def list_lines(command: List, mailboxes: Mapping[str, Mailbox], subscribed: Collection[str]) -> Iterator[Line]:
     """What LIST answers, sorted as the store sorts mailboxes."""
+    return filter(None, _list_names(command, mailboxes, subscribed))
+
+
+def _list_names(command: List, mailboxes: Mapping[str, Mailbox], subscribed: Collection[str]) -> Iterator[Line | None]:
+    """The same, with None for each name that no pattern matches: looking takes its time."""
     matches = _matcher(command)
     with_children = {parent for name in mailboxes for parent in _parents(name)}
     if "SUBSCRIBED" in command.select:
@@ -116,6 +131,7 @@ def list_lines(command: List, mailboxes: Mapping[str, Mailbox], subscribed: Coll
     tell_subscribed = "SUBSCRIBED" in command.select or "SUBSCRIBED" in command.returns
     for name in sorted(wanted | hidden, key=_order):
         if not matches(name):
+            yield None
             continue
         mailbox = mailboxes.get(name)
         attributes = [] if mailbox is not None else ["\\NonExistent", "\\Noselect"]
@@ -129,13 +145,17 @@ def list_lines(command: List, mailboxes: Mapping[str, Mailbox], subscribed: Coll
 
 def lsub_lines(command: List, subscribed: Collection[str]) -> Iterator[Line]:
     """What LSUB answers: `\\Noselect` means "not itself subscribed" here (RFC 3501 section 6.3.9)."""
+    return filter(None, _lsub_names(command, subscribed))
+
+
+def _lsub_names(command: List, subscribed: Collection[str]) -> Iterator[Line | None]:
+    """The same, with None for each name that the pattern does not match."""
     matches = _matcher(command)
     above: set[str] = set()
     if any(pattern.endswith("%") for pattern in command.patterns):
         above = {parent for name in subscribed if not matches(name) for parent in _parents(name)}
     for name in sorted({*subscribed, *above}, key=_order):
-        if matches(name):
-            yield Line(name, () if name in subscribed else ("\\Noselect",))
+        yield Line(name, () if name in subscribed else ("\\Noselect",)) if matches(name) else None
 
 
 def _order(name: str) -> tuple[bool, str]:

@@ -154,9 +154,11 @@ def _day(name: str, day: int) -> Query:
 
 
 def _uids(peer: Peer, messages: Any, *, uid: bool) -> Query:
-    view = peer.selected
+    # Ranges from end to end: what lies between and is not in the view is cut off the answer. A client may name the
+    # whole mailbox a thousand times in one command.
+    uids = peer.selected.uids
     spans = peer.spans(messages, uid=uid)
-    return query.UIDs(NumSet.of(view.uids_in(spans))) if spans else _NONE
+    return query.UIDs(NumSet(tuple((uids[start], uids[stop - 1]) for start, stop in spans))) if spans else _NONE
 
 
 def _recent(peer: Peer) -> Query:
@@ -186,6 +188,16 @@ def _only_flags(tree: Query) -> bool:
         case query.Not(part):
             return _only_flags(part)
     return isinstance(tree, query.All | query.HasFlag)
+
+
+def _size(tree: Query) -> int:
+    """How many tests it takes for one row, at most."""
+    match tree:
+        case query.And(parts) | query.Or(parts):
+            return 1 + sum(map(_size, parts))
+        case query.Not(part):
+            return _size(part)
+    return 1
 
 
 Test = Callable[[int, FlagSet, int], bool]  # UID, flags, modseq
@@ -224,10 +236,11 @@ def _from_memory(peer: Peer, command: Search, tree: Query) -> Generator[bytes, N
         spans = [(start, min(stop, view.count)) for start, stop in sets[0].slices(view.uids) if start < view.count]
         rest = query.And((*rest.parts, *map(query.UIDs, sets[1:])))
     test, by_set = _test(rest), _only_flags(rest)
+    portion = SLICE if by_set else max(SLICE // _size(rest), 1)
     uids, found = view.uids, array(view.uids.typecode)
     for first, end in spans:
-        for start in range(first, end, SLICE):
-            stop = min(start + SLICE, end)
+        for start in range(first, end, portion):
+            stop = min(start + portion, end)
             numbers = view.flag_sets(start, stop)
             if by_set:
                 good = {number: test(0, flagset(number), 0) for number in set(numbers)}
@@ -238,7 +251,7 @@ def _from_memory(peer: Peer, command: Search, tree: Query) -> Generator[bytes, N
             else:
                 rows = zip(uids[start:stop], map(flagset, numbers), view.modseqs_at(start, stop), strict=True)
                 found.extend(row[0] for row in rows if test(*row))
-            if stop - first >= SLICE:
+            if stop - first >= portion:
                 yield b""
     yield from answer(peer, command, found)
     return _DONE

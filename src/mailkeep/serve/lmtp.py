@@ -397,9 +397,7 @@ class LmtpSession:
             staging.discard()
             self._conn.write(reply_for(error).encode() * len(recipients))
             return
-        results = await deliver(
-            staged, recipients, store=services.store, offload=services.offload, internaldate=now
-        )
+        results = await deliver(staged, recipients, store=services.store, offload=services.offload, internaldate=now)
         staged.close()  # not when one of them broke off: the others may be writing it, and let it go by themselves
         self._conn.write(b"".join(_DELIVERED if result is None else reply_for(result).encode() for result in results))
         for recipient, result in zip(recipients, results, strict=True):

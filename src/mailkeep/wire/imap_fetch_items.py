@@ -9,10 +9,12 @@ from functools import lru_cache
 from mailkeep.errors import ProtocolError
 from mailkeep.mail.ids import UID_MAX
 from mailkeep.wire.imap_command import FetchBody, FetchItem, Section
-from mailkeep.wire.imap_syntax import NUMBER_MAX, REMEMBERED_MAX, SPACE, Cursor
+from mailkeep.wire.imap_syntax import NUMBER_MAX, REMEMBERED_MAX, SPACE, CommandRefused, Cursor
 
 Asked = tuple[tuple[FetchItem, ...], int | None, bool]  # items, CHANGEDSINCE, VANISHED
 
+ITEMS_MAX = 1000  # in one list: clients that ask for each part by itself name some dozens
+FIELD_LISTS_MAX = 32  # of HEADER.FIELDS among them
 DEPTH_MAX = 100  # no message has more levels (DESIGN: nesting 100)
 
 _ATTRIBUTES = frozenset(
@@ -73,6 +75,9 @@ def _parse(text: bytes, uid: bool) -> Asked:
     if cursor.try_take(SPACE) and cursor.peek() == b"(":
         changed_since, vanished = _modifiers(cursor, uid)
     cursor.end()
+    field_lists = sum(not isinstance(item, str) and bool(item.section.fields) for item in items)
+    if len(items) > ITEMS_MAX or field_lists > FIELD_LISTS_MAX:
+        raise CommandRefused("LIMIT", "Too many fetch items")
     return tuple(dict.fromkeys(items)), changed_since, vanished
 
 

@@ -16,7 +16,7 @@ from mailkeep.wire import imap_command as command
 from mailkeep.wire.imap_command import SAVED, Command
 from mailkeep.wire.imap_fetch_items import parse_items
 from mailkeep.wire.imap_search_key import parse_search
-from mailkeep.wire.imap_syntax import REMEMBERED_MAX, Cursor, decode_mailbox
+from mailkeep.wire.imap_syntax import REMEMBERED_MAX, CommandRefused, Cursor, decode_mailbox
 
 # tag = 1*<any ASTRING-CHAR except "+">
 _TAG = rb"([^\x00-\x20\x7f-\xff(){%*\"\\+]+)"
@@ -39,6 +39,8 @@ _STATUS_ITEMS = frozenset(
         *("MAILBOXID", "APPENDLIMIT"),  # RFC 8474, RFC 7889
     )
 )
+PATTERNS_MAX = 1000  # of one LIST
+WILDCARDS_MAX = 200  # of all of them: each costs a look at each name
 _LIST_SELECT = frozenset(("SUBSCRIBED", "REMOTE", "RECURSIVEMATCH", "SPECIAL-USE"))
 _LIST_RETURN = frozenset(("SUBSCRIBED", "CHILDREN", "SPECIAL-USE"))
 
@@ -259,12 +261,18 @@ def _status(cursor: Cursor) -> Command:
     return command.Status(mailbox, items)
 
 
+def _wildcards(pattern: str) -> int:
+    return pattern.count("*") + pattern.count("%")
+
+
 def _lsub(cursor: Cursor) -> Command:
     cursor.space()
     reference = cursor.pattern()
     cursor.space()
     pattern = cursor.pattern()
     cursor.end()
+    if _wildcards(reference) + _wildcards(pattern) > WILDCARDS_MAX:
+        raise CommandRefused("LIMIT", "Too many patterns")
     return command.List("LSUB", reference, (pattern,))
 
 
@@ -289,6 +297,8 @@ def _list(cursor: Cursor) -> Command:
             patterns.append(cursor.pattern())
         if not patterns:
             raise ProtocolError("No pattern")
+    if len(patterns) > PATTERNS_MAX or sum(map(_wildcards, (reference, *patterns))) > WILDCARDS_MAX:
+        raise CommandRefused("LIMIT", "Too many patterns")
     returns: set[str] = set()
     status: tuple[str, ...] = ()
     if not cursor.at_end():

@@ -9,6 +9,7 @@ from mailkeep.wire.imap_command import Search, SearchKey
 from mailkeep.wire.imap_syntax import CommandRefused, Cursor
 
 DEPTH_MAX = 100
+KEYS_MAX = 5000  # in one program: clients that look for messages by their ids name some hundreds
 
 _RETURNS = frozenset(("MIN", "MAX", "ALL", "COUNT", "SAVE"))
 _PLAIN = frozenset(
@@ -82,11 +83,12 @@ def parse_search(cursor: Cursor, uid: bool) -> Search:
 class _Keys:
     """The keys of one program, in one charset."""
 
-    __slots__ = ("_codec", "_cursor")
+    __slots__ = ("_codec", "_cursor", "_left")
 
     def __init__(self, cursor: Cursor, codec: str) -> None:
         self._cursor = cursor
         self._codec = codec
+        self._left = KEYS_MAX
 
     def program(self) -> SearchKey:
         """search-key *(SP search-key) up to the end."""
@@ -98,6 +100,9 @@ class _Keys:
     def _key(self, depth: int) -> SearchKey:
         if depth <= 0:
             raise ProtocolError("Search is nested too deeply")
+        self._left -= 1
+        if self._left < 0:
+            raise CommandRefused("LIMIT", "Too many search keys")
         cursor = self._cursor
         octet = cursor.peek()
         if octet == b"(":
