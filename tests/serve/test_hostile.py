@@ -84,7 +84,7 @@ def test_a_delivery_that_breaks_off_for_one_recipient_damages_no_other(
         gate.set()
         account = desk.store.account(bob.id)
         while not account.mailbox("INBOX").messages:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
         assert verify(desk.store).problems == []
 
     run(tmp_path, scenario)
@@ -118,5 +118,36 @@ def test_who_does_not_read_gets_no_more_answers(tmp_path: Path, command: bytes) 
         await asyncio.sleep(0)
         assert transport.reading
         transport.close()
+
+    run(tmp_path, scenario)
+
+
+def test_whoever_asks_for_very_much_gets_it_in_portions_or_not_at_all(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        uids = await desk.fill(60)
+        talk = await desk.user("INBOX")
+        (found,) = await talk.ok("SEARCH " + "1:* " * 4000 + "3:*")
+        assert found == b"* SEARCH " + b" ".join(b"%d" % uid for uid in uids[2:])
+        await talk.no("SEARCH " + "SEEN " * 6000)
+        parts = " ".join(f"BODY.PEEK[{part}]" for part in range(2, 900))
+        lines = await talk.ok(f"FETCH 1:2 ({parts})")
+        assert [line.count(b'] ""') for line in lines] == [898, 898]
+        await talk.no("FETCH 1 (" + " ".join(f"BODY.PEEK[{part}]" for part in range(1, 2000)) + ")")
+        wanted = " ".join(f"X-{number}" for number in range(5000))
+        line, *_ = await talk.ok(f"FETCH 1:60 BODY.PEEK[HEADER.FIELDS ({wanted} Subject)]")
+        assert line.endswith(b"}\r\nSubject: Hello 1\r\n\r\n)")
+        await talk.no("FETCH 1 (" + " ".join(f"BODY.PEEK[HEADER.FIELDS (X-{n})]" for n in range(40)) + ")")
+        await talk.no('LIST "" ' + "*a" * 300)
+        await talk.no('LIST "" (' + "x " * 2000 + ")")
+        await talk.no('LSUB "" ' + "%a" * 300)
+
+    run(tmp_path, scenario)
+
+
+def test_a_salt_does_not_tell_who_exists(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        for name in ("ann@example.org", "nobody@example.org"):  # names compare without case
+            salts = {desk.services.auth.scram_keys("SCRAM-SHA-256", n).salt for n in (name, name.upper())}
+            assert len(salts) == 1
 
     run(tmp_path, scenario)

@@ -30,6 +30,7 @@ from mailkeep import log
 from mailkeep.errors import BadCredentials, LoginThrottled, NotAllowed, ProtocolError, TlsRequired
 from mailkeep.serve.transport import Connection, peer_key
 from mailkeep.store.account import AccountInfo
+from mailkeep.store.accounts import fold
 from mailkeep.store.store import Store
 from mailkeep.wire import sasl
 from mailkeep.wire.sasl import Challenge
@@ -55,6 +56,10 @@ class Secret:
 
     def __init__(self, value: str | bytes) -> None:
         self._value = value
+
+    @property
+    def size(self) -> int:
+        return len(self._value)
 
     def reveal(self) -> str:
         """The text. Raises ProtocolError when it is not UTF-8 or has characters that SASLprep forbids."""
@@ -208,6 +213,9 @@ class Authenticator:
         """Log in. Raises BadCredentials, LoginThrottled, TlsRequired."""
         if not self.secure(conn):
             raise TlsRequired("Log-in needs TLS here")
+        # Nobody's, and preparing it would take its time.
+        if len(login) > _PASSWORD_MAX or password.size > 4 * _PASSWORD_MAX:
+            raise BadCredentials("Wrong user or password")
         try:
             login, text = sasl.prepare(login), password.reveal()
         except ProtocolError:
@@ -321,7 +329,8 @@ class Authenticator:
             stored = self._store.directory.credentials(account.id).get(mechanism)
             if stored:
                 return sasl.ScramKeys(*msgspec.msgpack.decode(stored, type=tuple[bytes, bytes, bytes, int]))
-        salt = hmac.digest(self._salt_key, f"{mechanism}\0{login}".encode(), "sha256")[:16]
+        # Folded as the directory folds names: a salt that changes with the case of a name is a made-up one.
+        salt = hmac.digest(self._salt_key, f"{mechanism}\0{fold(login)}".encode(), "sha256")[:16]
         size = 32 if mechanism.endswith("256") else 20
         return sasl.ScramKeys(salt, secrets.token_bytes(size), secrets.token_bytes(size), _SCRAM_ITERATIONS)
 
