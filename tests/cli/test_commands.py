@@ -354,3 +354,17 @@ def test_output_into_a_closed_pipe_is_no_error(keep: Keep) -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert done.stderr == b""
+
+
+def test_names_of_files_do_nothing_to_the_terminal(tmp_path: Path, keep: Keep) -> None:
+    store = Store.open(keep.data)
+    store.directory.add("ann")
+    store.close()
+    mail = tmp_path / "mail"
+    mail.mkdir()
+    (mail / "a\x1b]0;owned\x07\nforged.eml").write_bytes(b"")
+    Path(os.fsdecode(os.fsencode(mail) + b"/\xff.eml")).write_bytes(b"")
+    printed = keep("import", mail, "--user", "ann", code=1)
+    assert "a\\x1b]0;owned\\x07\\nforged.eml" in printed
+    assert "\x1b" not in printed
+    assert len(keep.facts("import", mail, "--user", "ann", code=1)["faults"]) == 2

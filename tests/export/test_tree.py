@@ -221,6 +221,18 @@ def test_links_in_a_circle_are_not_followed(tmp_path: Path) -> None:
     assert places(tmp_path) == ["a"]
 
 
+def test_links_to_files_are_not_followed_unless_named(tmp_path: Path) -> None:
+    # A tree from somebody else, read by root: its owner must not get to read /etc/shadow as mail.
+    write(tmp_path, {"secret": b"root:x\n", "tree/cur/1.a:2,S": MAIL})
+    for name in ("tree/cur/2.b:2,S", "tree/other.eml", "tree/dovecot-keywords"):
+        (tmp_path / name).symlink_to(tmp_path / "secret")
+    found = walk(tmp_path / "tree")
+    assert [item for item in found if item[0] != "!"] == [("", WIRE, frozenset({"\\Seen"}))]
+    assert [b"link" in reason for place, reason, _ in found if place == "!"] == [True]
+    (tmp_path / "link.eml").symlink_to(tmp_path / "tree/cur/1.a:2,S")
+    assert walk(tmp_path / "link.eml")[0][1] == WIRE
+
+
 @pytest.mark.parametrize(
     ("data", "wire"),
     [

@@ -6,7 +6,19 @@ from typing import Any
 
 import click
 
-from mailkeep.cli.output import INTERRUPTED, OK, SOME_FAILED, Call, Out, common, human_size, opened, plural, watched
+from mailkeep.cli.output import (
+    INTERRUPTED,
+    OK,
+    SOME_FAILED,
+    Call,
+    Out,
+    common,
+    human_size,
+    opened,
+    plural,
+    shown,
+    watched,
+)
 from mailkeep.errors import AccountMissing, StoreError, UsageError
 
 FAULTS_SHOWN = 20
@@ -69,7 +81,7 @@ def _tell(out: Out, summary: Any, seconds: float) -> int:
         out.say(f"Passed over: {count:,} × {reason}")
     for title, faults, count in (("Not imported", summary.faults, summary.failed), ("Note", summary.notes, 0)):
         for fault in faults[:FAULTS_SHOWN]:
-            out.warn(f"{title}: {fault.source}: {fault.reason}")
+            out.warn(shown(f"{title}: {fault.source}: {fault.reason}"))
         if max(count, len(faults)) > FAULTS_SHOWN:
             out.warn(f"… and {max(count, len(faults)) - FAULTS_SHOWN:,} more; --json lists them")
     code = SOME_FAILED if summary.failed else OK

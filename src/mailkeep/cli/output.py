@@ -76,22 +76,24 @@ class Out:
     def say(self, text: str) -> None:
         """For people; not with --json or --quiet."""
         if not self.json and not self.quiet:
-            click.echo(text)
+            click.echo("\n".join(map(shown, text.split("\n"))))
 
     def warn(self, text: str) -> None:
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo("\n".join(map(shown, text.split("\n"))), err=True)
 
     def facts(self, facts: Any) -> None:
         """For programs: the one object of --json."""
         if self.json:
-            click.echo(json.dumps(facts, ensure_ascii=False))
+            text = json.dumps(facts, ensure_ascii=False)
+            # A file's name that is no UTF-8 has lone surrogates in it, which can only be written escaped.
+            click.echo(json.dumps(facts) if any("\ud800" <= c <= "\udfff" for c in text) else text)
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Aligned columns; numbers to the right."""
         if self.json or self.quiet:
             return
-        texts = [[str(cell) for cell in row] for row in rows]
+        texts = [[shown(str(cell)) for cell in row] for row in rows]
         widths = [max(_width(row[i]) for row in [list(head), *texts]) for i in range(len(head))]
         right = [all(isinstance(row[i], int) for row in rows) and bool(rows) for i in range(len(head))]
         for row in [list(head), *texts]:
@@ -105,6 +107,13 @@ class Out:
     def shows_progress(self) -> bool:
         """A bar is for a person who watches, and never for a log."""
         return not self.json and not self.quiet and sys.stderr.isatty()
+
+
+def shown(text: str) -> str:
+    """Fit for a terminal: names of files and mailboxes may hold escape sequences, or bytes that are no UTF-8."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == " " else ascii(c)[1:-1] for c in text)
 
 
 def _width(text: str) -> int:

@@ -22,6 +22,7 @@ a zip are unpacked one at a time, into a file without a name in the store's tmp 
 mapped like any other.
 """
 
+import errno
 import io
 import mmap
 import os
@@ -31,7 +32,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Final, Protocol
@@ -83,9 +84,16 @@ class DiskFile:
     name: str
     size: int
     mtime: int
+    named: bool = False  # by the user
 
     def open(self) -> IO[bytes]:
-        return self.path.open("rb")
+        # Whoever made this tree may have laid a link to a file that only its reader may read.
+        try:
+            return os.fdopen(os.open(self.path, os.O_RDONLY | (0 if self.named else os.O_NOFOLLOW)), "rb")
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise OSError(errno.ELOOP, "it is a link, and links are not followed; name the file itself") from None
 
 
 @dataclass(slots=True)
@@ -239,7 +247,7 @@ def read(path: Path, walk: Walk) -> Found:
         else:
             yield from _folder(folder, (), source, walk)
     else:
-        yield from _file(disk_file(path), (), source, walk, named=True)
+        yield from _file(replace(disk_file(path), named=True), (), source, walk, named=True)
 
 
 def _folder(node: Node, place: Place, source: str, walk: Walk) -> Found:
@@ -284,7 +292,7 @@ def _maildir(folders: list[Node], files: list[Entry], place: Place, source: str,
     keywords: dict[int, str] = {}
     for file in files:
         if file.name == "dovecot-keywords":
-            with _opened(file) as stream:
+            with suppress(OSError, *_ZIP_ERRORS), _opened(file) as stream:
                 keywords = maildir.read_keywords(stream.read(1 << 16).decode("utf-8", "replace"))
     entries: dict[str, tuple[str, Entry]] = {}
     for folder in folders:
