@@ -70,6 +70,7 @@ class ImapSession:
         "_append",
         "_bads",
         "_conn",
+        "_due",
         "_ended",
         "_held",
         "_idle",
@@ -92,6 +93,7 @@ class ImapSession:
         self._idle: bytes | None = None  # tag of the IDLE that runs
         self._append: Incoming | None = None
         self._again = False  # `_pump` is scheduled
+        self._due = False  # a turn to tell news is waiting
         self._held = False  # the peer sends too far ahead: reading is paused
         self._ended = False  # the peer sends no more
         self._stopping = False
@@ -99,7 +101,7 @@ class ImapSession:
         self._peer = peer = Peer(conn, services, self._wire)
         peer.line = self._next_line
         peer.stream = self._stream
-        peer.moved = self._moved
+        peer.moved = self._stirred
         peer.flush = self._flush
         conn.set_timeout(services.limits.login_timeout_s)
         peer.write(b"* OK [CAPABILITY %b] Mailkeep ready\r\n" % imap_login.capabilities(peer))
@@ -437,6 +439,18 @@ class ImapSession:
                 self._moved()
 
     # --- news while idling ---
+    def _stirred(self) -> None:
+        """The selected mailbox has news: look at it when it is this session's turn."""
+        view = self._peer.view
+        if view is not None and not self._due and (self._idle is not None or view.index.deleted):
+            self._due = True
+            self._peer.services.turns.add(self._my_turn)
+
+    def _my_turn(self) -> None:
+        self._due = False
+        if not self._peer.closed:
+            self._moved()
+
     def _moved(self) -> None:
         """The selected mailbox has news. Only an idling client may hear of it now."""
         view = self._peer.view

@@ -6,6 +6,7 @@ from mailkeep.log import Log
 from mailkeep.log import get as get_log
 from mailkeep.serve.auth import Authenticator
 from mailkeep.serve.tls import TlsConfig
+from mailkeep.serve.turns import Turns
 from mailkeep.store.offload import Offload
 from mailkeep.store.store import Store
 
@@ -35,3 +36,4 @@ class Services:
     local_domains: frozenset[str] = frozenset()  # besides the hostname; "*": any
     postmaster: str | None = None  # the account that gets mail for postmaster when nobody has that name
     log: Log = field(default_factory=lambda: get_log("serve"))
+    turns: Turns = field(default_factory=Turns)
