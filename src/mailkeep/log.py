@@ -111,7 +111,11 @@ class _Foreign(logging.Handler):
         if record.exc_info and record.exc_info[1] is not None:
             fields["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
         level = min(ERROR, max(DEBUG, record.levelno // 10 * 10))
-        _emit(level, record.name.partition(".")[0], record.getMessage(), fields)
+        # asyncio's messages have several lines, with what was on its way in them: one event is one line.
+        event = record.getMessage()[: 4 * _FIELD_MAX]
+        if not _json and not event.isprintable():
+            event = _quoted(event)
+        _emit(level, record.name.partition(".")[0], event, fields)
 
 
 def to_terminal() -> bool:

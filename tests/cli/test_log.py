@@ -76,6 +76,13 @@ def test_json_lines_and_lines_of_libraries(read: Read) -> None:
     assert (found["level"], found["area"], found["event"]) == ("error", "asyncio", "something odd")
 
 
+def test_a_library_forges_no_line(read: Read) -> None:
+    logging.getLogger("asyncio").error("Exception in callback\nhandle: \x1b[31m\n2026 info imap login user=root")
+    (line,) = read()
+    assert "\x1b" not in line
+    assert "Exception in callback\\nhandle" in line
+
+
 def test_a_closed_stderr_stops_nothing() -> None:
     reader, writer = os.pipe()
     os.close(reader)
