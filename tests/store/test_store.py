@@ -212,6 +212,25 @@ def test_many_are_read_as_each_alone_would_be(account: Account) -> None:
     assert isinstance(gone, MessageMissing) and isinstance(damaged, StoreCorrupt)
 
 
+def test_places_from_a_fetch_are_read_as_the_messages_they_are(account: Account) -> None:
+    inbox = account.mailbox("INBOX").id
+    sizes = [0, 70_000, 10, 2_000_000, 0, 5]
+    for number, size in enumerate(sizes):  # each its own transaction: journals lie between them
+        with account.transaction() as tx:
+            tx.append(inbox, Staged.of(numbered(number, size=size)))
+    columns = ("uid", "email", "pack", "offset", "length", "codec")
+    rows = account.fetch(inbox, range(1, 7), columns)
+    alone = [account.read(row[1]) for row in rows]
+    for order in (rows, rows[::-1], rows[::2], [rows[3], rows[3], rows[0]], []):
+        assert account.read_placed([row[2:] for row in order]) == [account.read(row[1]) for row in order]
+    assert account.read_placed([(99, 0, 10, 0)]) is None, "no such pack"
+    assert account.read_placed([(*rows[0][2:5], 1)]) is None, "compressed: not by this way"
+    [path] = account.packs.iterdir()
+    path.write_bytes(path.read_bytes().replace(b"This is message 2.", b"This is message X."))
+    assert account.read_placed([row[2:] for row in rows]) is None, "one is damaged"
+    assert account.read_placed([row[2:] for row in rows[:2]]) == alone[:2]
+
+
 def test_fetch_finds_scattered_and_neighbouring_uids_and_leaves_out_what_is_not_there(account: Account) -> None:
     inbox = account.mailbox("INBOX").id
     with account.transaction() as tx:

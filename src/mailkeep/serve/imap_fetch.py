@@ -29,7 +29,7 @@ from mailkeep.wire.imap_syntax import REMEMBERED_MAX
 
 LISTED: Final = 128  # rows of a listing in one slice
 BODIES: Final = 32  # messages with body sections in one slice
-CROWDED_LISTED: Final = 24  # the same while others want the loop
+CROWDED_LISTED: Final = 10  # the same while others want the loop
 CROWDED_BODIES: Final = 4
 HEADERS_MAX: Final = 8  # header sets of one command that are remembered; what is beyond is no mail client's
 SEEN_AT_ONCE: Final = 200  # messages marked \Seen in one transaction, before their bodies are sent
