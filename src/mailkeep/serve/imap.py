@@ -155,7 +155,8 @@ class ImapSession:
         while not peer.closed and (self._task is None or self._line is not None):
             event = self._next()
             if event is None:
-                self._settle()
+                if self._stopping or self._ended:
+                    self._settle()
                 break
             if type(event) is imap_server.CommandReceived:
                 self._command(event.tag, event.command)
@@ -500,7 +501,10 @@ class ImapSession:
     def _flush(self) -> None:
         out = self._peer.out
         if out:
-            self._conn.write_all(out)
+            if len(out) == 1:
+                self._conn.write(out[0])
+            else:
+                self._conn.write_all(out)
             out.clear()
 
     def _bye(self, text: bytes, *, linger: bool = False) -> None:

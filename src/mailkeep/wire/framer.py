@@ -151,7 +151,10 @@ class Framer:
         line = data[pos : end - 1] if data[end - 1] == 13 else data[pos:end]
         if line.endswith(b"}"):
             return None
-        self._pos = self._scan = end + 1
+        end += 1
+        if end == len(data):  # nothing is left to look at: the next question is answered at once
+            self._data, end = b"", 0
+        self._pos = self._scan = end
         return line
 
     def next_line(self) -> bytes | Lost | None:
