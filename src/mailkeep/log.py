@@ -14,7 +14,6 @@ import contextlib
 import json
 import logging
 import os
-import sys
 import time
 import traceback
 from typing import Any, Final
@@ -116,8 +115,3 @@ class _Foreign(logging.Handler):
         if not _json and not event.isprintable():
             event = _quoted(event)
         _emit(level, record.name.partition(".")[0], event, fields)
-
-
-def to_terminal() -> bool:
-    """True when stderr is read by a person."""
-    return sys.stderr.isatty()

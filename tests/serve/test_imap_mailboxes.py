@@ -22,7 +22,7 @@ def _mailbox(name: str, *special_use: str) -> Mailbox:
 
 def _listed(command: List, names: list[str], subscribed: set[str]) -> dict[str, tuple[set[str], tuple[str, ...]]]:
     lines = list_lines(command, {name: _mailbox(name) for name in names}, subscribed)
-    return {line.name: (set(line.attributes), line.childinfo) for line in lines}
+    return {line.name: (set(line.attributes), line.childinfo) for line in lines if line is not None}
 
 
 # The tree of RFC 5258 section 5.
@@ -65,9 +65,9 @@ def test_a_level_without_a_mailbox_is_listed_and_cannot_be_selected() -> None:
 
 
 def test_lsub_names_a_parent_that_is_not_subscribed() -> None:
-    lines = {line.name: line.attributes for line in lsub_lines(List("LSUB", "", ("%",)), {"foo/bar", "INBOX"})}
+    lines = {line.name: line.attributes for line in lsub_lines(List("LSUB", "", ("%",)), {"foo/bar", "INBOX"}) if line}
     assert lines == {"INBOX": (), "foo": ("\\Noselect",)}
-    lines = {line.name: line.attributes for line in lsub_lines(List("LSUB", "", ("*",)), {"foo/bar", "INBOX"})}
+    lines = {line.name: line.attributes for line in lsub_lines(List("LSUB", "", ("*",)), {"foo/bar", "INBOX"}) if line}
     assert lines == {"INBOX": (), "foo/bar": ()}
 
 

@@ -21,8 +21,6 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Final
 
-from mailkeep.mail.flags import SYSTEM_FLAGS
-
 SLICE: Final = 1 << 20
 HEADER_MAX: Final = 10 << 20
 
@@ -216,7 +214,3 @@ def keyword(text: str) -> str | None:
 
 def keywords(texts: list[str]) -> frozenset[str]:
     return frozenset(made for made in map(keyword, texts) if made)
-
-
-def system_flag(name: str) -> str:
-    return next(flag for flag in SYSTEM_FLAGS if flag.lower() == "\\" + name.lower())

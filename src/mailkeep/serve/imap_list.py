@@ -46,9 +46,9 @@ def _answer(peer: Peer, command: List, done: Reply) -> Generator[bytes, None, Re
     utf8 = peer.enabled.rev2 or peer.enabled.utf8
     piece: list[bytes] = []
     if command.kind == "LSUB":
-        names = _lsub_names(command, subscribed)
+        names = lsub_lines(command, subscribed)
     else:
-        names = _list_names(command, mailboxes, subscribed)
+        names = list_lines(command, mailboxes, subscribed)
     passed = 0
     for line in names:
         if line is None:
@@ -107,13 +107,9 @@ def _parents(name: str) -> Iterator[str]:
         at = name.rfind(SEPARATOR, 0, at)
 
 
-def list_lines(command: List, mailboxes: Mapping[str, Mailbox], subscribed: Collection[str]) -> Iterator[Line]:
-    """What LIST answers, sorted as the store sorts mailboxes."""
-    return filter(None, _list_names(command, mailboxes, subscribed))
-
-
-def _list_names(command: List, mailboxes: Mapping[str, Mailbox], subscribed: Collection[str]) -> Iterator[Line | None]:
-    """The same, with None for each name that no pattern matches: looking takes its time."""
+def list_lines(command: List, mailboxes: Mapping[str, Mailbox], subscribed: Collection[str]) -> Iterator[Line | None]:
+    """What LIST answers, sorted as the store sorts mailboxes; None for each name that no pattern matches, since
+    looking takes its time."""
     matches = _matcher(command)
     with_children = {parent for name in mailboxes for parent in _parents(name)}
     if "SUBSCRIBED" in command.select:
@@ -143,13 +139,11 @@ def _list_names(command: List, mailboxes: Mapping[str, Mailbox], subscribed: Col
         yield Line(name, tuple(attributes), criteria if name in above else (), mailbox)
 
 
-def lsub_lines(command: List, subscribed: Collection[str]) -> Iterator[Line]:
-    """What LSUB answers: `\\Noselect` means "not itself subscribed" here (RFC 3501 section 6.3.9)."""
-    return filter(None, _lsub_names(command, subscribed))
+def lsub_lines(command: List, subscribed: Collection[str]) -> Iterator[Line | None]:
+    """What LSUB answers, None for each name that the pattern does not match.
 
-
-def _lsub_names(command: List, subscribed: Collection[str]) -> Iterator[Line | None]:
-    """The same, with None for each name that the pattern does not match."""
+    `\\Noselect` means "not itself subscribed" here (RFC 3501 section 6.3.9).
+    """
     matches = _matcher(command)
     above: set[str] = set()
     if any(pattern.endswith("%") for pattern in command.patterns):

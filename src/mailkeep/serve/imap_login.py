@@ -88,7 +88,7 @@ def identify(peer: Peer, command: Id) -> Reply:
     if command.fields:
         told = {name.lower(): value for name, value in command.fields if value}
         _log.info("client", peer=peer.conn.peer, **{f"id_{name}": told[name][:100] for name in _NAMED if name in told})
-    peer.write(b'* ID ("name" "Mailkeep" "version" "%b")\r\n' % mailkeep.__version__.encode("ascii"))
+    peer.write(imap_response.id_line({"name": "Mailkeep", "version": mailkeep.__version__}))
     return ok(b"ID completed")
 
 

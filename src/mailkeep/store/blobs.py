@@ -24,9 +24,8 @@ was committed before. Of two journals whose modseqs overlap, the one that is a l
 neither is, the later `at` is to be believed. Kept so, an unacknowledged message may come back, an acknowledged one is
 never lost, and a UID that any journal names, committed or not, is never given again.
 
-A SNAPSHOT record is a `Journal` that states all that is, as of its highest modseq; it supersedes every journal up to
-there. Without one, garbage collection must carry JOURNAL records over to the new pack as they are: an op dropped here
-(a removal) could leave its counterpart standing in another pack.
+Garbage collection carries JOURNAL records over to the new pack: an op dropped there (a removal) could leave its
+counterpart standing in another pack.
 
 **A half-written tail** (killed, or no space) is recognised by its CRCs. Its next owner cuts it off before the first
 append; the `pack` table says from where on to look.
@@ -69,7 +68,6 @@ _OPEN_PACKS_MAX: Final = 8  # read handles kept per account
 
 BLOB: Final = 1
 JOURNAL: Final = 2
-SNAPSHOT: Final = 3
 
 RAW: Final = 0
 ZSTD: Final = 1
