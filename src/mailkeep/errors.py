@@ -24,7 +24,9 @@ peer: no path, no password, no other user's data. Each door maps classes to its 
     │  └─ StoreCorrupt          a checksum or a reference does not hold: run `mailkeep verify`
     ├─ ConfigError
     ├─ UsageError
-    └─ Unreachable              temporary: host, port or socket cannot be had
+    ├─ Unreachable              temporary: host, port or socket cannot be had, or the line was cut
+    └─ RemoteError              another server said no
+       └─ RemoteBusy            temporary: … for now; it may say for how long
 """
 
 
@@ -134,3 +136,17 @@ class Unreachable(MailkeepError):
     """A host, port or socket cannot be had."""
 
     temporary = True
+
+
+class RemoteError(MailkeepError):
+    """Another server refused what we asked of it."""
+
+
+class RemoteBusy(RemoteError):
+    """Another server asks to come again later: throttled, overloaded, too many connections."""
+
+    temporary = True
+
+    def __init__(self, text: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s

@@ -27,10 +27,12 @@ FLOORS = {
     "jobs": {"store", "mail", "errors", "log"},
     "delivery": {"jobs", "wire", "store", "mail", "errors", "log"},
     "serve": {"delivery", "wire", "store", "mail", "errors", "log"},
+    "backup": {"jobs", "wire", "store", "mail", "errors", "log"},
     "export": {"jobs", "store", "mail", "errors", "log"},
-    "config": {"serve", "export", "delivery", "jobs", "store", "mail", "errors", "log"},
-    "app": {"config", "serve", "export", "delivery", "jobs", "store", "mail", "errors", "log"},
-    "cli": {"app", "config", "serve", "export", "delivery", "jobs", "store", "mail", "errors", "log"},
+    "testing": {"wire", "mail", "errors", "log"},
+    "config": {"serve", "backup", "export", "delivery", "jobs", "store", "mail", "errors", "log"},
+    "app": {"config", "serve", "backup", "export", "delivery", "jobs", "store", "mail", "errors", "log"},
+    "cli": {"app", "config", "serve", "backup", "export", "delivery", "jobs", "store", "mail", "errors", "log"},
 }
 PURE = ("mail", "wire")
 IMPURE_MODULES = {
