@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mailkeep import log
-from mailkeep.serve.auth import Secret
+from mailkeep.secret import Secret
 
 Read = Callable[[], list[str]]
 

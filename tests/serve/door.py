@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import uvloop
 
 from mailkeep.mail.ids import EmailId
-from mailkeep.serve.auth import Authenticator, Secret, make_credentials
+from mailkeep.secret import Secret
+from mailkeep.serve.auth import Authenticator, make_credentials
 from mailkeep.serve.services import Limits, Services
 from mailkeep.serve.tls import TlsConfig, make_self_signed
 from mailkeep.serve.transport import Connection, Hub, Listener, Session, bind_socket, split_address

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from mailkeep.serve.auth import Authenticator, Secret, make_credentials
+from mailkeep.secret import Secret
+from mailkeep.serve.auth import Authenticator, make_credentials
 from mailkeep.serve.imap import imap_session
 from mailkeep.serve.services import Limits, Services
 from mailkeep.store import Account, AccountInfo, Offload, Store

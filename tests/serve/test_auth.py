@@ -8,8 +8,9 @@ import pytest
 from scramp import ScramClient
 
 from mailkeep.errors import BadCredentials, LoginThrottled, NotAllowed, ProtocolError, TlsRequired
+from mailkeep.secret import Secret
 from mailkeep.serve import auth as auth_module
-from mailkeep.serve.auth import Authenticator, Secret, Success, Throttle, load_salt_key, make_credentials
+from mailkeep.serve.auth import Authenticator, Success, Throttle, load_salt_key, make_credentials
 from mailkeep.serve.transport import Connection
 from mailkeep.store.store import Store
 from mailkeep.wire import sasl

@@ -27,7 +27,8 @@ from pathlib import Path
 
 import pytest
 
-from mailkeep.serve.auth import Secret, make_credentials
+from mailkeep.secret import Secret
+from mailkeep.serve.auth import make_credentials
 from mailkeep.store import Store
 from tests.dovecot import Dovecot
 from tests.server import Server

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mailkeep.serve.auth import Secret, make_credentials
+from mailkeep.secret import Secret
+from mailkeep.serve.auth import make_credentials
 from mailkeep.store import Store
 from tests import messages
 from tests.dovecot import Dovecot

@@ -81,7 +81,8 @@ def fill_demo(settings: Config, out: Out) -> None:
     """Make the account and its mail, unless they are there. What the user deleted since does not come back."""
     from mailkeep.export import demo
     from mailkeep.export.importer import Importer
-    from mailkeep.serve.auth import Secret, make_credentials
+    from mailkeep.secret import Secret
+    from mailkeep.serve.auth import make_credentials
 
     with opened(settings, create=True) as store:
         if store.directory.find(DEMO_USER) is None:

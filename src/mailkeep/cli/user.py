@@ -20,7 +20,7 @@ def user() -> None:
 
 def _password(from_stdin: bool, name: str) -> Any:
     """A Secret, from the first line of stdin or asked for twice without echo."""
-    from mailkeep.serve.auth import Secret
+    from mailkeep.secret import Secret
 
     if from_stdin:
         text = sys.stdin.readline().rstrip("\r\n")

@@ -28,6 +28,7 @@ import msgspec
 
 from mailkeep import log
 from mailkeep.errors import BadCredentials, LoginThrottled, NotAllowed, ProtocolError, TlsRequired
+from mailkeep.secret import Secret
 from mailkeep.serve.transport import Connection, peer_key
 from mailkeep.store.account import AccountInfo
 from mailkeep.store.accounts import fold
@@ -49,43 +50,9 @@ CACHE_S: Final = 3600.0
 VERIFY_QUEUE_MAX: Final = 500  # verifications waiting; each is 20 ms of a core
 
 
-class Secret:
-    """A password on its way through. It shows itself as … wherever it is printed, logged or put in a traceback."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str | bytes) -> None:
-        self._value = value
-
-    @property
-    def size(self) -> int:
-        return len(self._value)
-
-    def reveal(self) -> str:
-        """The text. Raises ProtocolError when it is not UTF-8 or has characters that SASLprep forbids."""
-        value = self._value
-        if isinstance(value, bytes):
-            try:
-                value = value.decode()
-            except UnicodeDecodeError:
-                raise ProtocolError("Password is not UTF-8") from None
-        return sasl.prepare(value)
-
-    def __repr__(self) -> str:
-        return "…"
-
-    __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        return "…"
-
-    def __reduce__(self) -> str:
-        raise TypeError("a secret is not written out")
-
-
 def make_credentials(password: Secret) -> dict[str, bytes]:
     """What the store keeps: argon2id for passwords in clear, salted keys for SCRAM. Takes about 50 ms."""
-    text = password.reveal()
+    text = sasl.prepare(password.reveal())
     if not text or len(text) > _PASSWORD_MAX:
         raise NotAllowed(f"A password has 1 to {_PASSWORD_MAX} characters")
     credentials = {"argon2id": _HASHER.hash(text).encode()}
@@ -217,7 +184,7 @@ class Authenticator:
         if len(login) > _PASSWORD_MAX or password.size > 4 * _PASSWORD_MAX:
             raise BadCredentials("Wrong user or password")
         try:
-            login, text = sasl.prepare(login), password.reveal()
+            login, text = sasl.prepare(login), sasl.prepare(password.reveal())
         except ProtocolError:
             raise BadCredentials("Wrong user or password") from None
         account = self._find(login)

@@ -13,7 +13,7 @@ from typing import Any
 import mailkeep
 from mailkeep import log
 from mailkeep.errors import ProtocolError
-from mailkeep.serve.auth import Secret
+from mailkeep.secret import Secret
 from mailkeep.serve.imap_peer import Peer, Steps
 from mailkeep.serve.imap_reply import Reply, bad, ok
 from mailkeep.serve.services import Services

@@ -33,7 +33,8 @@ from mailkeep.errors import (
     TlsRequired,
 )
 from mailkeep.mail.ids import EmailId
-from mailkeep.serve.auth import Exchange, Secret, Success
+from mailkeep.secret import Secret
+from mailkeep.serve.auth import Exchange, Success
 from mailkeep.serve.services import Services
 from mailkeep.serve.transport import Connection
 from mailkeep.store.account import Account, AccountInfo
