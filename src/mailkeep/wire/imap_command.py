@@ -20,6 +20,21 @@ SAVED: Final = Saved()
 MessageSet = NumSet | Saved
 
 
+class RawName(str):
+    """A mailbox name that goes out as the octets `raw`: some servers list names that are no valid modified UTF-7, and
+    know them only as they wrote them. The text is for people. A `str`, so that any command takes it.
+    """
+
+    __slots__ = ("raw",)
+    raw: bytes
+
+    @classmethod
+    def of(cls, text: str, raw: bytes) -> "RawName":
+        name = cls(text)
+        name.raw = raw
+        return name
+
+
 # --- any state ---
 @dataclass(frozen=True, slots=True)
 class Capability:
@@ -115,7 +130,7 @@ class Unsubscribe:
 class List:
     """LIST in its basic and extended form (RFC 5258, 5819, 6154); LSUB is `kind="LSUB"`."""
 
-    kind: Literal["LIST", "LSUB"]
+    kind: Literal["LIST", "LSUB", "XLIST"]  # XLIST: Gmail's own, before SPECIAL-USE; only a client's
     reference: str
     patterns: tuple[str, ...]
     extended: bool = False
@@ -283,3 +298,46 @@ Command = (
     | Copy
     | Move
 )
+
+
+# --- what only a client of other servers says; our own server does not know it ---
+@dataclass(frozen=True, slots=True)
+class Compress:
+    algorithm: str = "DEFLATE"  # RFC 4978
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyGroup:
+    """event-group of RFC 5465: which mailboxes, and what of them."""
+
+    mailboxes: Literal["SELECTED", "SELECTED-DELAYED", "INBOXES", "PERSONAL", "SUBSCRIBED", "SUBTREE", "MAILBOXES"]
+    events: tuple[str, ...]  # as RFC 5465 spells them; none: NONE
+    names: tuple[str, ...] = ()  # for SUBTREE and MAILBOXES
+    fetch: tuple[FetchItem, ...] = ()  # of MessageNew
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """NOTIFY SET [STATUS] …; without groups NOTIFY NONE."""
+
+    groups: tuple[NotifyGroup, ...] = ()
+    status: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GetQuotaRoot:
+    mailbox: str  # RFC 9208
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLabels:
+    """STORE of X-GM-LABELS: Gmail's labels are set like flags, and named like mailboxes."""
+
+    uid: bool
+    messages: MessageSet
+    mode: Literal["=", "+", "-"]
+    silent: bool
+    labels: tuple[str, ...]  # text; system labels with the backslash: "\\Inbox"
+
+
+ClientCommand = Command | Compress | Notify | GetQuotaRoot | StoreLabels

@@ -11,13 +11,13 @@ from datetime import date
 from mailkeep.mail.mailbox_name import encode_utf7
 from mailkeep.mail.numset import NumSet
 from mailkeep.wire import imap_command as command
-from mailkeep.wire.imap_command import Command, FetchBody, FetchItem, MessageSet, SearchKey
+from mailkeep.wire.imap_command import ClientCommand, FetchBody, FetchItem, MessageSet, RawName, SearchKey
 from mailkeep.wire.imap_fetch_items import label
 from mailkeep.wire.imap_response import NIL, astring, date_time, flags_list, quoted
 from mailkeep.wire.imap_syntax import MONTHS
 
 
-def format_command(tag: bytes, value: Command, *, utf8: bool = False) -> bytes:
+def format_command(tag: bytes, value: ClientCommand, *, utf8: bool = False) -> bytes:
     """The whole command with its line end. `utf8`: the server agreed to UTF-8, so names are not modified UTF-7."""
     return b"%b %b\r\n" % (tag, _WRITERS[type(value)](value, utf8))
 
@@ -29,6 +29,8 @@ def _string(value: bytes, *, atom: bool = False, utf8: bool = False) -> bytes:
 
 
 def _name(name: str, utf8: bool) -> bytes:
+    if isinstance(name, RawName):
+        return _string(name.raw, atom=True)
     return _string(name.encode("utf-8") if utf8 else encode_utf7(name), atom=True, utf8=utf8)
 
 
@@ -206,11 +208,50 @@ def _to_mailbox(value: command.Copy | command.Move, utf8: bool) -> bytes:
     return b"%b %b %b" % (verb, _set(value.messages), _name(value.mailbox, utf8))
 
 
+def _compress(value: command.Compress, utf8: bool) -> bytes:
+    return b"COMPRESS " + value.algorithm.encode("ascii")
+
+
+def _notify(value: command.Notify, utf8: bool) -> bytes:
+    """notify = "NOTIFY" SP ("SET" [status-indicator] SP event-groups / "NONE") (RFC 5465 section 8)."""
+    if not value.groups:
+        return b"NOTIFY NONE"
+    parts = [b"NOTIFY SET STATUS" if value.status else b"NOTIFY SET"]
+    for group in value.groups:
+        head = group.mailboxes.encode("ascii")
+        if group.names:
+            head += b" (%b)" % b" ".join(_name(name, utf8) for name in group.names)
+        events = b" ".join(_notify_event(event, group.fetch) for event in group.events)
+        parts.append(b"(%b %b)" % (head, b"(%b)" % events if events else b"NONE"))
+    return b" ".join(parts)
+
+
+def _notify_event(event: str, fetch: tuple[FetchItem, ...]) -> bytes:
+    items = b" (%b)" % b" ".join(map(_item, fetch)) if fetch and event == "MessageNew" else b""
+    return event.encode("ascii") + items
+
+
+def _get_quota_root(value: command.GetQuotaRoot, utf8: bool) -> bytes:
+    return b"GETQUOTAROOT " + _name(value.mailbox, utf8)
+
+
+def _store_labels(value: command.StoreLabels, utf8: bool) -> bytes:
+    sign = "" if value.mode == "=" else value.mode
+    item = f"{sign}X-GM-LABELS{'.SILENT' if value.silent else ''}".encode("ascii")
+    labels = b" ".join(
+        label.encode("ascii")
+        if label.startswith("\\") and label[1:].isalnum() and label.isascii()
+        else _name(label, utf8)
+        for label in value.labels
+    )
+    return b"%b %b %b (%b)" % (_verb("STORE", value.uid), _set(value.messages), item, labels)
+
+
 def _one_mailbox(value: command.Delete | command.Subscribe | command.Unsubscribe, utf8: bool) -> bytes:
     return type(value).__name__.upper().encode("ascii") + b" " + _name(value.mailbox, utf8)
 
 
-def _plain(value: Command, utf8: bool) -> bytes:
+def _plain(value: ClientCommand, utf8: bool) -> bytes:
     return type(value).__name__.upper().encode("ascii")
 
 
@@ -234,6 +275,10 @@ _WRITERS: dict[type, Callable[..., bytes]] = {
     command.Store: _store,
     command.Copy: _to_mailbox,
     command.Move: _to_mailbox,
+    command.Compress: _compress,
+    command.Notify: _notify,
+    command.GetQuotaRoot: _get_quota_root,
+    command.StoreLabels: _store_labels,
     **dict.fromkeys(
         (
             *(command.Capability, command.Noop, command.Logout, command.StartTls, command.Namespace),
