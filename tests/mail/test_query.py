@@ -21,6 +21,7 @@ class Message:
     email: int = 3
     thread: int = 2
     sent_day: int | None = date(2024, 2, 29).toordinal()
+    has_attachment: bool = False
     headers: dict[str, list[str]] = field(default_factory=lambda: {"subject": ["Grüße"], "x-empty": [""]})
 
     def header(self, name: str) -> list[str]:

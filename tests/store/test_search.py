@@ -17,6 +17,7 @@ from mailkeep.mail.query import (
     All,
     And,
     Body,
+    HasAttachment,
     HasFlag,
     Header,
     Internal,
@@ -32,6 +33,7 @@ from mailkeep.mail.query import (
     UIDs,
     matches,
 )
+from mailkeep.mail.selection import Known
 from mailkeep.mail.structure import render
 from mailkeep.mail.text import Searchable, normalise, searchable
 from mailkeep.store import search, search_index
@@ -63,6 +65,10 @@ class Plain:
     @cached_property
     def sent_day(self) -> int | None:
         return render(self.data).sent_day
+
+    @property
+    def has_attachment(self) -> bool:
+        return bool(Known(data=self.data).has_attachment)
 
     @cached_property
     def _fields(self) -> list[tuple[str, str]]:
@@ -162,7 +168,7 @@ def queries(box: Box) -> st.SearchStrategy[Query]:
         needle.map(Text), needle.map(Body), st.tuples(names, st.one_of(needle, st.just(""))).map(lambda t: Header(*t))
     )
     cheap: st.SearchStrategy[Query] = st.one_of(
-        st.just(All()),
+        st.sampled_from([All(), HasAttachment()]),
         st.sampled_from(["\\Seen", "\\FLAGGED", "$forwarded", "work", "Nosuch"]).map(HasFlag),
         st.integers(0, 20_000).map(Larger),
         st.integers(0, 20_000).map(Smaller),

@@ -118,6 +118,11 @@ class SameThread:
     thread: int
 
 
+@dataclass(frozen=True, slots=True)
+class HasAttachment:
+    """A part says of itself that it is an attachment (RFC 2183)."""
+
+
 Query = (
     All
     | And
@@ -136,6 +141,7 @@ Query = (
     | SavedSince
     | SameEmail
     | SameThread
+    | HasAttachment
 )
 
 
@@ -160,6 +166,8 @@ class Matchable(Protocol):
     def modseq(self) -> int: ...
     @property
     def sent_day(self) -> int | None: ...
+    @property
+    def has_attachment(self) -> bool: ...
     def header(self, name: str) -> list[str]:
         """The decoded values of all fields of this name."""
 
@@ -223,5 +231,7 @@ def matches(query: Query, subject: Matchable) -> bool:
             return subject.email == email
         case SameThread(thread):
             return subject.thread == thread
+        case HasAttachment():
+            return subject.has_attachment
         case _:
             assert_never(query)

@@ -30,7 +30,7 @@ from mailkeep.store.failure import translated
 from mailkeep.store.locks import using
 from mailkeep.store.schema import UID_BITS, UID_MASK, connect, select, select_value
 from mailkeep.store.search_index import Entry, Texts, Where
-from mailkeep.store.search_plan import EVERY, UNKNOWN, Bounds, Plan, TextKey, compile_query, text_keys
+from mailkeep.store.search_plan import EVERY, HAS_ATTACHMENT, UNKNOWN, Bounds, Plan, TextKey, compile_query, text_keys
 
 Cancelled = Callable[[], bool]
 
@@ -176,11 +176,13 @@ class _Run:
     def _verify(self, plan: Plan, texts: "_TextSource", found: "array[int]", cancelled: Cancelled) -> None:
         flagsets: dict[int, frozenset[str]] = {}
         after = 0
+        attached = HAS_ATTACHMENT if HAS_ATTACHMENT in plan.bounds.surely + plan.bounds.maybe else "0"
         while not cancelled():
             rows = list(
                 self.db.execute(
                     f"SELECT m.key, {plan.bounds.surely}, m.email, m.flags, m.modseq, m.internaldate, m.savedate, "
-                    f"m.size, e.sent_day, e.thread {self._from(plan, after, email=True)} ORDER BY m.key LIMIT {_BATCH}"
+                    f"m.size, e.sent_day, e.thread, {attached} {self._from(plan, after, email=True)} "
+                    f"ORDER BY m.key LIMIT {_BATCH}"
                 )
             )
             for row in rows:
@@ -213,6 +215,7 @@ class _Subject:
         "_texts",
         "email",
         "flags",
+        "has_attachment",
         "internaldate",
         "modseq",
         "savedate",
@@ -226,7 +229,8 @@ class _Subject:
         self.email: int
         self.thread: int
         (key, _, self.email, _, self.modseq, self.internaldate, self.savedate, self.size) = row[:8]
-        self.sent_day, self.thread = row[8:]
+        self.sent_day, self.thread, attached = row[8:]
+        self.has_attachment = bool(attached)
         self.uid: int = key & UID_MASK
         self.flags = flags
         self._source = source

@@ -19,6 +19,7 @@ from mailkeep.mail.query import (
     All,
     And,
     Body,
+    HasAttachment,
     HasFlag,
     Header,
     Internal,
@@ -43,6 +44,8 @@ _DAY_S = 86_400
 _INLINE_RANGES = 100  # a UID set with more ranges goes to a temporary table
 _KEY_UID = "(m.key & 4294967295)"
 _YES, _NO = "1", "0"
+# The disposition as BODYSTRUCTURE has it. Quotes inside a string are escaped there, so no text looks like this.
+HAS_ATTACHMENT = """(instr(lower(CAST(e.bodystructure AS TEXT)), '("attachment" ') > 0)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,8 @@ class _Compiler:
         | ModSeqAtLeast
         | SavedSince
         | SameEmail
-        | SameThread,
+        | SameThread
+        | HasAttachment,
     ) -> str:
         match node:
             case All():
@@ -160,6 +164,8 @@ class _Compiler:
                 return f"(m.email = {email:d})"
             case SameThread(thread):
                 return f"(e.thread = {thread:d})"
+            case HasAttachment():
+                return HAS_ATTACHMENT
             case _:
                 assert_never(node)
 
