@@ -26,7 +26,8 @@ peer: no path, no password, no other user's data. Each door maps classes to its 
     ├─ UsageError
     ├─ Unreachable              temporary: host, port or socket cannot be had, or the line was cut
     └─ RemoteError              another server said no
-       └─ RemoteBusy            temporary: … for now; it may say for how long
+       ├─ RemoteBusy            temporary: … for now; it may say for how long
+       └─ Untrusted             its certificate, or its TLS, does not hold
 """
 
 
@@ -150,3 +151,7 @@ class RemoteBusy(RemoteError):
     def __init__(self, text: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(text)
         self.retry_after_s = retry_after_s
+
+
+class Untrusted(RemoteError):
+    """Another server's certificate does not hold, or it cannot speak TLS: nothing was sent to it."""
