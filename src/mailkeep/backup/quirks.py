@@ -4,16 +4,22 @@
 limits, faults. `data/isp.json` holds the endpoints of many more. Nothing here opens a connection or guesses.
 
 The one idea: a quirk is found by the surest sign there is. First the provider that the settings name, then the host,
-then what the server says of itself (ID, greeting), because a program such as Domino or Exchange stands anywhere. A later
-sign only adds to an earlier one where that one is silent.
+then what the server says of itself (ID, greeting), because a program such as Domino or Exchange stands anywhere. A
+later sign only adds to an earlier one where that one is silent.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import datetime
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from typing import Any
 
-from mailkeep.backup.settings import Protocol, Settings, Tls
+import msgspec
 
-FetchItem = str
+from mailkeep.backup.settings import Protocol, Settings, Tls, is_loopback
+from mailkeep.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +29,7 @@ class Quirks:
     name: str = ""  # rows that apply, joined by "+"; "" where none does
     max_connections: int | None = None  # that the provider allows for one account
     pipeline_depth: int | None = None  # commands in flight; 1: one after the other
-    fetch_item: FetchItem = "BODY.PEEK[]"
+    fetch_item: str = "BODY.PEEK[]"
     trust_size: bool = True  # RFC822.SIZE is that of the bytes that come
     trust_search: bool = True  # SEARCH finds all there is
     trust_search_dates: bool = True
@@ -54,14 +60,29 @@ class Quirks:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One server of a provider. `user` is %EMAILADDRESS%, %EMAILLOCALPART% and %EMAILDOMAIN% in a text."""
+    """One server that takes log-ins. `host` and `user` may hold {address}, {local} and {domain}: see `named`."""
 
     protocol: Protocol
     host: str
     port: int
     tls: Tls
-    user: str = "%EMAILADDRESS%"
-    auth: tuple[str, ...] = ("password",)  # "password", "app-password", "oauth2:<issuer>"
+    user: str = "{address}"
+    auth: tuple[str, ...] = ("password",)  # "password", "app-password", "oauth2:<issuer>", best first
+
+    def named(self, address: str) -> "Endpoint":
+        """For this address."""
+        return replace(self, host=_filled(self.host, address).lower(), user=_filled(self.user, address))
+
+    def __str__(self) -> str:
+        line = {"tls": "TLS", "starttls": "STARTTLS", "none": "unencrypted"}[self.tls]
+        return f"{'IMAP' if self.protocol == 'imap' else 'POP3'} {self.host}:{self.port} ({line})"
+
+
+def _filled(text: str, address: str) -> str:
+    local, _, domain = address.rpartition("@")
+    for name, value in (("{address}", address), ("{local}", local), ("{domain}", domain)):
+        text = text.replace(name, value)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +115,206 @@ class Provider:
     checked_on: str = ""  # YYYY-MM-DD
 
 
+# --- the files -------------------------------------------------------------------------------------------------------
+
+
+class _Match(msgspec.Struct, forbid_unknown_fields=True):
+    greeting: str
+    id: str
+
+
+class _Program(msgspec.Struct, forbid_unknown_fields=True):
+    match: _Match
+    quirks: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class _Row(msgspec.Struct, forbid_unknown_fields=True):
+    """A provider as providers.toml has it."""
+
+    title: str
+    source: str
+    checked_on: datetime.date
+    domains: tuple[str, ...] = ()
+    mx: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    imap: tuple[str, ...] = ()
+    pop3: tuple[str, ...] = ()
+    imap_by_mx: str | None = None
+    auth: tuple[str, ...] = ()
+    user: str = "address"
+    like: str | None = None
+    enable_url: str | None = None
+    password_url: str | None = None
+    help_url: str | None = None
+    note: str = ""
+    no_imap: bool = False
+    quirks: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class _Issuer(msgspec.Struct, forbid_unknown_fields=True):
+    authorize_url: str
+    token_url: str
+    scope: str
+    device_url: str | None = None
+    register_url: str | None = None
+    scope_pop3: str | None = None
+
+
+class _Providers(msgspec.Struct, forbid_unknown_fields=True):
+    issuer: dict[str, _Issuer]
+    provider: dict[str, _Row]
+    program: dict[str, _Program]
+
+
+class _Isp(msgspec.Struct, forbid_unknown_fields=True):
+    """A provider as isp.json has it."""
+
+    id: str
+    domains: tuple[str, ...]
+    imap: tuple[str, ...] = ()
+    pop3: tuple[str, ...] = ()
+    provider: str | None = None  # the row of providers.toml that it belongs to
+    issuer: str | None = None
+    oauth2_only: bool = False
+    help_url: str | None = None
+    enable_url: str | None = None
+
+
+class _Isps(msgspec.Struct, forbid_unknown_fields=True):
+    origin: str
+    licence: str
+    checked_on: str
+    providers: tuple[_Isp, ...]
+
+
+@functools.cache
+def _providers() -> _Providers:
+    text = resources.files("mailkeep.backup").joinpath("data/providers.toml").read_bytes()
+    return msgspec.toml.decode(text, type=_Providers)
+
+
+@functools.cache
+def _isps() -> _Isps:
+    text = resources.files("mailkeep.backup").joinpath("data/isp.json").read_bytes()
+    return msgspec.json.decode(text, type=_Isps)
+
+
+def _endpoint(protocol: Protocol, text: str, *, user: str = "{address}", auth: tuple[str, ...]) -> Endpoint:
+    """`HOST:PORT:TLS`, with `:USER` where it is not the address."""
+    host, port, tls, *rest = text.split(":")
+    return Endpoint(protocol, host, int(port), msgspec.convert(tls, Tls), rest[0] if rest else user, auth)
+
+
+def _endpoints(row: "_Row | _Isp", *, user: str, auth: tuple[str, ...]) -> tuple[Endpoint, ...]:
+    imap = (_endpoint("imap", text, user=user, auth=auth) for text in row.imap)
+    return (*imap, *(_endpoint("pop3", text, user=user, auth=auth) for text in row.pop3))
+
+
+@functools.cache
+def providers() -> Mapping[str, Provider]:
+    """All rows by id: the large ones, then those of isp.json that belong to none of these."""
+    rows = {id: _of_row(id, row) for id, row in _providers().provider.items()}
+    for isp in _isps().providers:
+        id = isp.id if isp.id not in rows else f"isp:{isp.id}"
+        rows[id] = _of_isp(id, isp, rows.get(isp.provider or ""))
+    return rows
+
+
+def _of_row(id: str, row: _Row) -> Provider:
+    user = "{local}" if row.user == "local" else "{address}"
+    return Provider(
+        id=id,
+        title=row.title,
+        domains=row.domains,
+        mx=row.mx,
+        endpoints=_endpoints(row, user=user, auth=row.auth or ("password",)),
+        enable_url=row.enable_url,
+        password_url=row.password_url,
+        help_url=row.help_url,
+        note=row.note,
+        no_imap=row.no_imap,
+        checked_on=row.checked_on.isoformat(),
+    )
+
+
+def _of_isp(id: str, isp: _Isp, large: Provider | None) -> Provider:
+    """A row of isp.json; with the large one's words, and its endpoints where they are the same service."""
+    auth = (f"oauth2:{isp.issuer}",) if isp.issuer else ()
+    auth = auth if isp.oauth2_only else (*auth, "password")
+    endpoints = _endpoints(isp, user="{address}", auth=large.endpoints[0].auth if large else auth)
+    checked_on = _isps().checked_on
+    if large is None:
+        title = isp.domains[0]
+        return Provider(
+            id, title, isp.domains, (), endpoints, isp.enable_url, None, isp.help_url, checked_on=checked_on
+        )
+    if {each.host for each in endpoints} & {each.host for each in large.endpoints}:
+        endpoints = large.endpoints
+    return replace(large, domains=isp.domains, mx=(), endpoints=endpoints)
+
+
+def issuer(name: str) -> Issuer:
+    """Who gives tokens, by the name that `oauth2:<name>` has. Raises UsageError naming those there are."""
+    known = _providers().issuer
+    if name not in known:
+        raise UsageError(f"no OAuth 2 issuer {name} is known, only {', '.join(known)}")
+    row = known[name]
+    return Issuer(name, row.authorize_url, row.token_url, row.scope, row.device_url, row.register_url, row.scope_pop3)
+
+
+@functools.cache
+def _by_domain() -> Mapping[str, Provider]:
+    found: dict[str, Provider] = {}
+    for provider in providers().values():
+        for domain in provider.domains:
+            found.setdefault(domain, provider)
+    return found
+
+
+@functools.cache
+def _by_mx() -> Mapping[str, Provider]:
+    """By suffix of an MX host: those that are named as such, else the provider's own domains."""
+    named = {suffix: provider for provider in providers().values() for suffix in provider.mx}
+    return {**_by_domain(), **named}
+
+
+def provider_of_domain(domain: str) -> Provider | None:
+    """Who has the mail of a domain that is a provider's own."""
+    return _by_domain().get(domain.lower().rstrip("."))
+
+
+def provider_of_mx(host: str) -> Provider | None:
+    """Who takes the mail that this MX host takes: the row with the longest suffix of its name."""
+    host = host.lower().rstrip(".")
+    labels = host.split(".")
+    for start in range(len(labels) - 1):
+        if provider := _by_mx().get(".".join(labels[start:])):
+            return _with_region(provider, host)
+    return None
+
+
+def _with_region(provider: Provider, host: str) -> Provider:
+    row = _providers().provider.get(provider.id)
+    if row is None or row.imap_by_mx is None or (match := re.search(r"\.([a-z]+-[a-z]+-\d)\.", host)) is None:
+        return provider
+    text = row.imap_by_mx.replace("{region}", match[1])
+    return replace(provider, endpoints=(_endpoint("imap", text, auth=row.auth),))
+
+
+def provider_of_host(host: str) -> Provider | None:
+    """Whose IMAP or POP3 server this is: by its exact name, or below a name that the row gives."""
+    host = host.lower().rstrip(".")
+    for id, row in _providers().provider.items():
+        if host in {text.split(":")[0] for text in (*row.imap, *row.pop3)} and not is_loopback(host):
+            return providers()[id]
+        if any(host == known or host.endswith("." + known) for known in row.hosts):
+            return providers()[id]
+    return next((each for each in providers().values() if any(host == e.host for e in each.endpoints)), None)
+
+
+# --- quirks ----------------------------------------------------------------------------------------------------------
+
+
 def quirks_for(
     settings: Settings,
     *,
@@ -101,5 +322,43 @@ def quirks_for(
     greeting: str = "",
     mx: Sequence[str] = (),
 ) -> Quirks:
-    """What to mind about this server. Call again with what it says of itself once connected: ID (RFC 2971), greeting."""
-    return Quirks()
+    """What to mind about this server. Ask again once it has said who it is: `server_id` is its ID (RFC 2971)."""
+    known = _providers().provider
+    ids = [id for id in (settings.provider,) if id is not None and id in known]
+    by_host = provider_of_host(settings.host)
+    by_mx = next(filter(None, map(provider_of_mx, mx)), None)
+    ids += [each.id for each in (by_host, by_mx) if each is not None and each.id in known]
+    tables: dict[str, dict[str, Any]] = {}
+    for id in ids[:1]:  # one provider: the surest sign wins
+        tables[id] = known[id].quirks
+        if like := known[id].like:
+            tables[like] = known[like].quirks
+    told = " ".join(value for value in (server_id or {}).values() if value)
+    for name, program in _providers().program.items():
+        if re.search(program.match.greeting, greeting) or re.search(program.match.id, told):
+            tables[name] = program.quirks
+    merged: dict[str, Any] = {}
+    for table in tables.values():
+        merged = {**table, **merged}
+    return _quirks(merged, names=tables, host=settings.host, help=_password_help(ids, by_host))
+
+
+def _quirks(table: Mapping[str, Any], *, names: Iterable[str], host: str, help: str) -> Quirks:
+    values = dict(table)
+    caps = values.pop("folder_caps", {})
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return Quirks(**{**values, **lists}, name="+".join(names), folder_cap=caps.get(host.lower()), password_help=help)
+
+
+def _password_help(ids: Sequence[str], by_host: Provider | None) -> str:
+    provider = providers()[ids[0]] if ids else by_host
+    if provider is None:
+        return ""
+    auth = {kind for endpoint in provider.endpoints for kind in endpoint.auth}
+    if "app-password" in auth and provider.password_url:
+        return f"{provider.title} takes an app password, made at {provider.password_url}"
+    if not auth & {"password", "app-password"}:
+        return f"{provider.title} takes no passwords here; use OAuth 2 (`mailkeep remote login NAME --oauth2`)"
+    if provider.enable_url:
+        return f"IMAP may have to be switched on first: {provider.enable_url}"
+    return ""
