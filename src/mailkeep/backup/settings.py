@@ -14,6 +14,7 @@ import msgspec
 
 from mailkeep.errors import StoreCorrupt, UsageError
 from mailkeep.mail.ids import AccountId
+from mailkeep.mail.selection import Selection
 from mailkeep.secret import Secret
 
 if TYPE_CHECKING:
@@ -38,20 +39,6 @@ class OAuth(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     client_secret_command: str | None = None
 
 
-class Filters(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is wanted of a remote by default; the fields are those of `mail.selection.Selection`, as JSON has them."""
-
-    folders: tuple[str, ...] = ()
-    not_folders: tuple[str, ...] = ()
-    since: str | None = None  # YYYY-MM-DD
-    before: str | None = None
-    larger: int | None = None  # bytes
-    smaller: int | None = None
-    flags: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
-    query: str | None = None
-
-
 class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     """One account on another server. Sizes are bytes."""
 
@@ -67,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     oauth: OAuth | None = None
     gone: Literal["keep", "mirror"] = "keep"  # what vanished at the source: kept and marked, or removed here as well
     into: str | None = None  # a folder under which the whole tree is put
-    selection: Filters | None = None
+    selection: Selection | None = None  # what is wanted, unless a command says otherwise
     leave: Literal["keep", "delete", "days", "verified"] = "keep"  # POP3: when mail is deleted from the server
     leave_days: int | None = None
     connections_max: int | None = None
