@@ -11,6 +11,17 @@ from mailkeep.store.mailboxes import Mailbox
 from mailkeep.store.messages import Changes
 from mailkeep.store.offload import Offload
 from mailkeep.store.placing import Appended, StoreResult
+from mailkeep.store.remotes import (
+    Origin,
+    Recognisable,
+    RemoteBox,
+    RemoteRow,
+    Remotes,
+    RemoteUids,
+    State,
+    origin_of,
+    pop_origin_of,
+)
 from mailkeep.store.staging import Staged, Staging
 from mailkeep.store.store import Store
 from mailkeep.store.transaction import Transaction
@@ -26,10 +37,19 @@ __all__ = [
     "Mailbox",
     "MailboxIndex",
     "Offload",
+    "Origin",
+    "Recognisable",
+    "RemoteBox",
+    "RemoteRow",
+    "RemoteUids",
+    "Remotes",
     "Staged",
     "Staging",
+    "State",
     "Store",
     "StoreResult",
     "Transaction",
     "Usage",
+    "origin_of",
+    "pop_origin_of",
 ]

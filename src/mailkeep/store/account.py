@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import apsw
 
@@ -22,7 +22,7 @@ from mailkeep.errors import MailboxMissing, MessageMissing, NotAllowed, StoreBus
 from mailkeep.mail.ids import AccountId, MailboxId
 from mailkeep.mail.mailbox_name import check_name
 from mailkeep.mail.query import Query
-from mailkeep.store import messages, search
+from mailkeep.store import messages, remote_rows, search
 from mailkeep.store.blobs import PACK_HEAD_SIZE, RAW, PackReader, PackWriter, decode
 from mailkeep.store.failure import translated
 from mailkeep.store.flagsets import FlagSet, FlagSets
@@ -31,7 +31,17 @@ from mailkeep.store.ledger import Carried, Ledger, Outcome, known_end
 from mailkeep.store.locks import locked, using
 from mailkeep.store.mailboxes import Mailbox, find_mailbox, list_mailboxes, list_removed
 from mailkeep.store.messages import Changes
-from mailkeep.store.schema import HEADER_SET_BITS, connect, select, select_row, select_value, set_patience
+from mailkeep.store.remote_rows import Origin, Recognisable, RemoteBox, RemoteUids, State
+from mailkeep.store.schema import (
+    HEADER_SET_BITS,
+    UID_BITS,
+    UID_MASK,
+    connect,
+    select,
+    select_row,
+    select_value,
+    set_patience,
+)
 from mailkeep.store.transaction import Transaction
 
 CHECKPOINT_PAGES: Final = 4000  # of 4 KiB in the write-ahead log
@@ -40,14 +50,27 @@ HEADER_ROWS_MAX: Final = 20_000  # waiting to be written
 UNUSED_INDEXES_MAX: Final = 8
 
 
+Access = Literal["full", "read"]
+Gone = Literal["show", "hide"]
+
+
 @dataclass(frozen=True, slots=True)
 class AccountInfo:
-    """An account as the directory knows it. `quota` in bytes (None: none), `created` in Unix seconds."""
+    """An account as the directory knows it. `quota` in bytes (None: none), `created` in Unix seconds.
+
+    `access`: whether clients may change it, or only read. `gone`: whether what vanished at its source stays in sight.
+    """
 
     id: AccountId
     name: str
     quota: int | None
     created: int
+    access: Access = "full"
+    gone: Gone = "show"
+
+    @property
+    def read_only(self) -> bool:
+        return self.access == "read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +352,49 @@ class Account:
                 rows = select(db, f"SELECT origin FROM message WHERE origin IN ({marks})", tuple(asked))
                 known.update(origin for (origin,) in rows)
         return known
+
+    def find_origins(self, origins: Sequence[bytes]) -> dict[bytes, Origin]:
+        """Where those are that were appended before: (mailbox id, uid, live). Not live: expunged here meanwhile."""
+        with self._read() as db:
+            return remote_rows.find_origins(db, origins)
+
+    def uidls(self, mailbox_id: int) -> dict[int, str]:
+        """UIDLs of its messages that POP3 clients know by another than ours, by UID."""
+        with self._read() as db:
+            sql = f"SELECT key & {UID_MASK}, uidl FROM uidl WHERE key BETWEEN ? AND ?"
+            return dict(select(db, sql, (mailbox_id << UID_BITS, mailbox_id << UID_BITS | UID_MASK)))
+
+    # ---- other people's servers: see `remote_rows`
+
+    def remote_boxes(self, remote: int) -> list[RemoteBox]:
+        """The mailboxes of a remote that were seen, by name, with their cursors."""
+        with self._read() as db:
+            return remote_rows.boxes(db, remote)
+
+    def remote_uids(self, box_id: int) -> RemoteUids:
+        """All that was ever seen in a remote's mailbox, rising by UID. A million takes a second: then in a thread."""
+        with self._read() as db:
+            return remote_rows.uids(db, box_id)
+
+    def remote_missing(self, box_id: int) -> Iterator[tuple[int, State, str | None]]:
+        """(uid, state, detail) of what was seen in a remote's mailbox and not kept, by UID."""
+        with self._read() as db:
+            found = remote_rows.missing(db, box_id)
+        yield from found
+
+    def recognise(self, mailbox_id: int) -> Iterator[Recognisable]:
+        """What the messages of a mailbox can be told by, by UID; expunged ones that are kept included.
+
+        In portions: what arrives meanwhile may be among them.
+        """
+        above = 0
+        while True:
+            with self._read() as db:
+                found = remote_rows.recognise(db, mailbox_id, above)
+            if not found:
+                return
+            yield from found
+            above = found[-1].uid
 
     def search(self, mailbox_id: int, query: Query, *, cancelled: Callable[[], bool] | None = None) -> "array[int]":
         """UIDs of live messages that match, rising. In a thread: it reads messages. Cancelled: what it has so far."""

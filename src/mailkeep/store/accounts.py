@@ -19,7 +19,7 @@ import apsw
 from mailkeep.errors import AccountExists, AccountMissing, NotAllowed
 from mailkeep.mail.ids import AccountId
 from mailkeep.store import tree
-from mailkeep.store.account import AccountInfo
+from mailkeep.store.account import Access, AccountInfo, Gone
 from mailkeep.store.blobs import PackWriter
 from mailkeep.store.failure import translated
 from mailkeep.store.flagsets import FlagSets
@@ -29,7 +29,7 @@ from mailkeep.store.schema import connect, select, select_row, select_value
 
 NAME_MAX = 255
 REMOVED = "removed."  # how the directory of a removed account is named from then on
-_INFO = "a.id, a.name, a.quota, a.created"
+_INFO = "a.id, a.name, a.quota, a.created, a.access, a.gone"
 
 
 def fold(name: str) -> str:
@@ -73,7 +73,12 @@ class Directory:
     # ---- accounts
 
     def add(
-        self, name: str, *, credentials: Mapping[str, bytes] | None = None, quota: int | None = None
+        self,
+        name: str,
+        *,
+        credentials: Mapping[str, bytes] | None = None,
+        quota: int | None = None,
+        access: Access = "full",
     ) -> AccountInfo:
         """Make an account with the default mailboxes. Raises AccountExists, NotAllowed for a bad name."""
         name = name.strip()
@@ -84,11 +89,11 @@ class Directory:
                 raise AccountExists("An account of that name is there already")
             created = int(time.time())
             db.execute(
-                "INSERT INTO account (name, folded, quota, created) VALUES (?, ?, ?, ?)",
-                (name, fold(name), quota, created),
+                "INSERT INTO account (name, folded, quota, created, access) VALUES (?, ?, ?, ?, ?)",
+                (name, fold(name), quota, created, access),
             )
             id = self._free_id(db)
-            info = AccountInfo(AccountId(id), name, quota, created)
+            info = AccountInfo(AccountId(id), name, quota, created, access)
             self._put_credentials(db, id, credentials or {})
             # The directory is there before the row that names it: a kill in between leaves a directory that no account
             # has, and the next account takes another number.
@@ -152,6 +157,16 @@ class Directory:
             found: int | None = select_value(db, "SELECT quota FROM account WHERE id = ?", (id,))
         return found
 
+    def set_access(self, name: str, access: Access) -> None:
+        """Whether clients may change the account ("full") or only read it. Raises AccountMissing."""
+        with self._write() as db:
+            db.execute("UPDATE account SET access = ? WHERE id = ?", (access, self._existing(db, name).id))
+
+    def set_gone(self, name: str, gone: Gone) -> None:
+        """Whether what vanished at its source stays in its place ("show"). Only the setting: see `gone.apply`."""
+        with self._write() as db:
+            db.execute("UPDATE account SET gone = ? WHERE id = ?", (gone, self._existing(db, name).id))
+
     # ---- other names
 
     def add_alias(self, name: str, alias: str) -> None:
@@ -194,8 +209,8 @@ class Directory:
 
 
 def _info(row: Any) -> AccountInfo:
-    id, name, quota, created = row
-    return AccountInfo(AccountId(id), name, quota, created)
+    id, *rest = row
+    return AccountInfo(AccountId(id), *rest)
 
 
 def _make_account(path: Path) -> None:

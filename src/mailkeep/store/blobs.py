@@ -156,7 +156,45 @@ class Restored(msgspec.Struct, frozen=True, array_like=True, tag="restore", gc=F
     uids: bytes  # an IMAP sequence set
 
 
-Op = Created | Renamed | Deleted | Revived | Subscribed | Placed | Flagged | Removed | Restored
+class Rekeyed(msgspec.Struct, frozen=True, array_like=True, tag="rekey", gc=False):
+    """These messages, tombstones among them, now have these origins."""
+
+    modseq: int
+    keys: list[int]  # mailbox << 32 | uid
+    origins: list[bytes | None]
+
+
+class Known(msgspec.Struct, frozen=True, array_like=True, tag="uidl", gc=False):
+    """POP3 clients know these messages by these UIDLs; None: by our own again."""
+
+    modseq: int
+    mailbox: int
+    uids: list[int]
+    uidls: list[str | None]
+
+
+class Reserved(msgspec.Struct, frozen=True, array_like=True, tag="uidnext", gc=False):
+    """No message of this mailbox will get a UID below this one."""
+
+    modseq: int
+    mailbox: int
+    uidnext: int
+
+
+Op = (
+    Created
+    | Renamed
+    | Deleted
+    | Revived
+    | Subscribed
+    | Placed
+    | Flagged
+    | Removed
+    | Restored
+    | Rekeyed
+    | Known
+    | Reserved
+)
 
 
 class Journal(msgspec.Struct, frozen=True, array_like=True):

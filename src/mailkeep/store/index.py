@@ -48,6 +48,7 @@ class Effect:
     changed_flags: Sequence[int] = ()
     removed: Sequence[int] = ()  # rising
     gone: bool = False  # the mailbox itself
+    uidnext: int = 0  # raised to this
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,7 @@ class MailboxIndex:
             self.flags.extend(effect.flags)
             self.modseqs.extend(effect.modseqs)
             self.uidnext = effect.uids[-1] + 1
+        self.uidnext = max(self.uidnext, effect.uidnext)
         if effect.removed:
             self._remove(effect.removed)
         self.highestmodseq = max(self.highestmodseq, effect.modseq)

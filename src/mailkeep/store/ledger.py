@@ -364,6 +364,10 @@ class Ledger:
         self._uidvalidity = max(self._uidvalidity + 1, self.now & 0xFFFF_FFFF)
         return self._uidvalidity
 
+    def given_uidvalidity(self, uidvalidity: int) -> None:
+        """This one was chosen by the caller: none up to it is given any more."""
+        self._uidvalidity = max(self._uidvalidity, uidvalidity)
+
     def box(self, mailbox_id: int) -> Box:
         """The mailbox, to be changed in place. Raises MailboxMissing."""
         box = self._boxes.get(mailbox_id)
@@ -397,8 +401,12 @@ class Ledger:
         self.flush_boxes()
         return find_box_id(self.db, name)
 
-    def new_box(self, name: str, *, modseq: int, special_use: str) -> Box:
-        box = insert_box(self.db, name, uidvalidity=self.next_uidvalidity(), modseq=modseq, special_use=special_use)
+    def new_box(self, name: str, *, modseq: int, special_use: str, uidvalidity: int | None = None) -> Box:
+        if uidvalidity is None:
+            uidvalidity = self.next_uidvalidity()
+        else:
+            self.given_uidvalidity(uidvalidity)
+        box = insert_box(self.db, name, uidvalidity=uidvalidity, modseq=modseq, special_use=special_use)
         if box.id >= 1 << 31:
             raise LimitReached("Too many mailboxes were made in this account")
         self._boxes[box.id] = box

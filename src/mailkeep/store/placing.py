@@ -6,6 +6,7 @@ there is passed over (RFC 9051 section 6.4.7: COPY of a UID that is gone is OK).
 """
 
 import hashlib
+import re
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from typing import Any, Final, Literal
 import apsw
 import msgspec
 
-from mailkeep.errors import LimitReached, OverQuota
+from mailkeep.errors import LimitReached, NotAllowed, OverQuota
 from mailkeep.mail.flags import DELETED, Flags
 from mailkeep.mail.ids import UID_MAX
 from mailkeep.mail.structure import Rendered
-from mailkeep.store.blobs import RAW, Flagged, Place, Placed, Removed, Restored, Revived
+from mailkeep.store.blobs import RAW, Flagged, Known, Place, Placed, Rekeyed, Removed, Restored, Revived
 from mailkeep.store.flagsets import FlagSet
 from mailkeep.store.index import Effect
 from mailkeep.store.ledger import Ledger, uid_sets
@@ -28,6 +29,7 @@ from mailkeep.store.schema import UID_BITS, UID_MASK, Fate, select, select_row, 
 from mailkeep.store.staging import Staged
 
 Mode = Literal["=", "+", "-"]
+_UIDL: Final = re.compile(r"[!-~]{1,70}", re.ASCII)  # RFC 1939 section 7
 THREAD_REFS_MAX: Final = 20  # of the latest references; the first, the thread's root, always counts
 
 
@@ -61,6 +63,7 @@ def append(
     flags: Flags,
     internaldate: int | None,
     origin: bytes | None,
+    uid: int | None,
     enforce_quota: bool,
 ) -> Appended:
     box = ledger.live_box(mailbox_id)
@@ -69,20 +72,23 @@ def append(
         if found is not None:
             there = ledger.box(found[0] >> UID_BITS)
             return Appended(found[0] & UID_MASK, there.uidvalidity, found[1], fresh=False, mailbox=there.id)
-    _check_uids(box, 1)
+    if uid is None:
+        uid = box.uidnext
+    elif uid < box.uidnext:
+        raise NotAllowed("A UID below the next one was given already, or never will be")
+    _check_uid(uid)
     if enforce_quota and not ledger.has_room(staged.size):
         raise OverQuota("The account has no room for this message")
     flagset = ledger.intern(flags)
     email = _find_or_insert_email(ledger, staged)
     modseq = ledger.next_modseq()
-    uid = box.uidnext
     date = ledger.now if internaldate is None else internaldate
     ledger.db.execute(
         "INSERT INTO message (key, email, size, flags, modseq, internaldate, savedate, added, origin) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (box.id << UID_BITS | uid, email, staged.size, flagset.id, modseq, date, ledger.now, modseq, origin),
     )
-    box.uidnext += 1
+    box.uidnext = uid + 1
     ledger.spend(staged.size)
     box.count(uid, staged.sha256, size=staged.size, flags=flagset, sign=1)
     box.touch(modseq)
@@ -92,9 +98,13 @@ def append(
     return Appended(uid, box.uidvalidity, modseq, fresh=True, mailbox=box.id)
 
 
-def _check_uids(box: Box, count: int) -> None:
-    if box.uidnext + count > UID_MAX:
+def _check_uid(uid: int) -> None:
+    if uid >= UID_MAX:
         raise LimitReached("The mailbox has used up its UIDs")
+
+
+def _check_uids(box: Box, count: int) -> None:
+    _check_uid(box.uidnext + count - 1)
 
 
 def _find_or_insert_email(ledger: Ledger, staged: Staged) -> int:
@@ -364,6 +374,60 @@ def _revive(ledger: Ledger, box: Box) -> None:
     box.touch(modseq)
     ledger.needs_sync = True
     ledger.note(Revived(modseq, box.id, box.name))
+
+
+# ---- what messages are known by elsewhere
+
+
+def set_origins(ledger: Ledger, mailbox_id: int, rows: list[tuple[int, bytes | None]]) -> None:
+    """Give messages, tombstones too, other origins. Whoever has one of them loses it, and the journal says that too."""
+    box = ledger.box(mailbox_id)
+    base = box.id << UID_BITS
+    wanted = {base | uid: origin for uid, origin in rows}
+    there = [key for (key,) in select(ledger.db, f"SELECT m.key FROM {_LISTED}", (_keys(box.id, dict(rows)),))]
+    changes: dict[int, bytes | None] = {}
+    for key in there:
+        origin = wanted[key]
+        if origin is not None:
+            holder = select_value(ledger.db, "SELECT key FROM message WHERE origin = ?", (origin,))
+            if holder == key:
+                continue
+            if holder is not None:
+                changes.setdefault(holder, None)
+        changes[key] = origin
+    if not changes:
+        return
+    # First all without, so that two may swap.
+    ledger.db.executemany("UPDATE message SET origin = NULL WHERE key = ?", ((key,) for key in changes))
+    ledger.db.executemany(
+        "UPDATE message SET origin = ? WHERE key = ?", ((origin, key) for key, origin in changes.items() if origin)
+    )
+    ledger.needs_sync = True
+    ledger.note(Rekeyed(ledger.next_modseq(), list(changes), list(changes.values())))
+
+
+def set_uidls(ledger: Ledger, mailbox_id: int, rows: list[tuple[int, str | None]]) -> None:
+    """Messages that are there (live ones) get these UIDLs, or, None, lose theirs."""
+    box = ledger.live_box(mailbox_id)
+    for _, uidl in rows:
+        if uidl is not None and not _UIDL.fullmatch(uidl):
+            raise NotAllowed("This cannot be a UIDL")
+    wanted = dict(rows)
+    live = {row.uid for row in _live_rows(ledger, mailbox_id, list(wanted))}
+    known = {uid: uidl for uid, uidl in wanted.items() if uid in live}
+    if known:
+        _put_uidls(ledger, box.id, known)
+
+
+def _put_uidls(ledger: Ledger, mailbox_id: int, known: dict[int, str | None]) -> None:
+    base = mailbox_id << UID_BITS
+    db = ledger.db
+    db.executemany("DELETE FROM uidl WHERE key = ?", ((base | uid,) for uid, uidl in known.items() if uidl is None))
+    db.executemany(
+        "INSERT OR REPLACE INTO uidl VALUES (?, ?)", ((base | uid, uidl) for uid, uidl in known.items() if uidl)
+    )
+    ledger.needs_sync = True
+    ledger.note(Known(ledger.next_modseq(), mailbox_id, list(known), list(known.values())))
 
 
 # ---- flags

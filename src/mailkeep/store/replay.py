@@ -31,11 +31,14 @@ from mailkeep.store.blobs import (
     Damage,
     Deleted,
     Flagged,
+    Known,
     Op,
     Placed,
     Record,
+    Rekeyed,
     Removed,
     Renamed,
+    Reserved,
     Restored,
     Revived,
     Subscribed,
@@ -66,6 +69,7 @@ CREATE TABLE replay.mailbox (
 CREATE TABLE replay.place (
     key INTEGER PRIMARY KEY, sha256 BLOB, internaldate INTEGER, savedate INTEGER, flags TEXT, modseq INTEGER,
     added INTEGER, removed INTEGER, removed_at INTEGER, fate INTEGER, origin BLOB);
+CREATE TABLE replay.uidl (key INTEGER PRIMARY KEY, uidl TEXT);
 CREATE TABLE replay.subscription (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
@@ -300,6 +304,19 @@ def _apply_op(db: apsw.Connection, op: Op) -> None:
                 db.execute("INSERT OR IGNORE INTO replay.subscription VALUES (?)", (op.name,))
             else:
                 db.execute("DELETE FROM replay.subscription WHERE name = ?", (op.name,))
+        case Rekeyed():
+            db.executemany("UPDATE replay.place SET origin = ? WHERE key = ?", zip(op.origins, op.keys, strict=True))
+        case Known():
+            base = op.mailbox << UID_BITS
+            db.executemany(
+                "INSERT OR REPLACE INTO replay.uidl VALUES (?, ?)",
+                ((base | uid, uidl) for uid, uidl in zip(op.uids, op.uidls, strict=True)),
+            )
+        case Reserved():
+            db.execute(
+                "UPDATE replay.mailbox SET uidnext = max(uidnext, ?), modseq = ? WHERE id = ?",
+                (op.uidnext, op.modseq, op.mailbox),
+            )
         case _:
             assert_never(op)
 

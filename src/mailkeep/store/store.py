@@ -23,6 +23,7 @@ from mailkeep.store.account import Account, AccountInfo, Surroundings
 from mailkeep.store.accounts import Directory
 from mailkeep.store.failure import translated
 from mailkeep.store.ledger import Outcome
+from mailkeep.store.remotes import Remotes
 from mailkeep.store.signals import Signals
 from mailkeep.store.staging import Staging
 
@@ -48,6 +49,7 @@ class Store:
             for path in (root, root / "accounts", self._tmp, root / "run"):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.directory = Directory(root / "directory.db", root / "accounts", create=create)
+            self.remotes = Remotes(self.directory)
             self._signals = Signals(root / "run")
 
     @classmethod

@@ -3,17 +3,18 @@
 A thin face: the works are in `placing` (messages) and `tree` (mailboxes), the mechanism in `ledger`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from mailkeep.errors import MailboxMissing, NotAllowed
 from mailkeep.mail.flags import Flags
 from mailkeep.mail.ids import MailboxId
 from mailkeep.mail.mailbox_name import check_name
-from mailkeep.store import placing, tree
+from mailkeep.store import placing, remote_rows, tree
 from mailkeep.store.ledger import Ledger
 from mailkeep.store.mailboxes import Mailbox, find_mailbox, list_mailboxes
 from mailkeep.store.placing import Appended, Mode, StoreResult
+from mailkeep.store.remote_rows import RemoteBox, State
 from mailkeep.store.staging import Staged
 
 
@@ -53,11 +54,27 @@ class Transaction:
         self._ledger.flush_boxes()
         return list_mailboxes(self._ledger.db)
 
-    def create_mailbox(self, name: str, *, special_use: Sequence[str] = (), subscribe: bool = False) -> Mailbox:
-        """With its missing parents. Raises MailboxExists, NotAllowed, LimitReached."""
+    def create_mailbox(
+        self,
+        name: str,
+        *,
+        special_use: Sequence[str] = (),
+        subscribe: bool = False,
+        uidvalidity: int | None = None,
+    ) -> Mailbox:
+        """With its missing parents. Raises MailboxExists, NotAllowed, LimitReached.
+
+        `uidvalidity`: exactly this one, for a mailbox that comes from another server and whose clients know it. One of
+        that name that never had a message (every account has an INBOX) is replaced then, unless it has it already.
+        """
         with self._ledger.part():
-            box = tree.create(self._ledger, name, special_use=special_use, subscribe=subscribe)
+            box = tree.create(self._ledger, name, special_use=special_use, subscribe=subscribe, uidvalidity=uidvalidity)
         return self.mailbox(box.name)
+
+    def set_uidnext(self, mailbox_id: int, uidnext: int) -> None:
+        """No message gets a UID below this one from now on. Never lowers it. Raises MailboxMissing, LimitReached."""
+        with self._ledger.part():
+            tree.raise_uidnext(self._ledger, mailbox_id, uidnext)
 
     def delete_mailbox(self, name: str) -> None:
         """The mailbox and its messages; its children stay. Raises MailboxMissing, NotAllowed for INBOX."""
@@ -84,12 +101,14 @@ class Transaction:
         flags: Flags = frozenset(),
         internaldate: int | None = None,
         origin: bytes | None = None,
+        uid: int | None = None,
         enforce_quota: bool = True,
     ) -> Appended:
         """Put a message into a mailbox. `internaldate` in Unix seconds (None: now).
 
-        A known `origin` adds nothing and answers where that message is. Keep `staged` open until the commit. Raises
-        MailboxMissing, OverQuota, LimitReached, StoreFull, StoreReadOnly.
+        A known `origin` adds nothing and answers where that message is. `uid`: exactly this one, the next or a higher
+        one. Keep `staged` open until the commit. Raises MailboxMissing, OverQuota, LimitReached, NotAllowed for a UID
+        below the next, StoreFull, StoreReadOnly.
         """
         with self._ledger.part():
             return placing.append(
@@ -99,6 +118,7 @@ class Transaction:
                 flags=flags,
                 internaldate=internaldate,
                 origin=origin,
+                uid=uid,
                 enforce_quota=enforce_quota,
             )
 
@@ -148,3 +168,62 @@ class Transaction:
         """Bring back what was expunged at or after `since` (Unix seconds), or with its mailbox. Returns how many."""
         with self._ledger.part():
             return placing.undelete(self._ledger, mailbox_id, since=since)
+
+    # ---- what is known of them elsewhere
+
+    def set_origin(self, mailbox_id: int, uid: int, origin: bytes | None) -> None:
+        """As `set_origins`, of one message."""
+        self.set_origins(mailbox_id, [(uid, origin)])
+
+    def set_origins(self, mailbox_id: int, rows: Iterable[tuple[int, bytes | None]]) -> None:
+        """(uid, origin) of messages or tombstones that are known by another origin now: the server numbered anew.
+
+        A message that has one of the origins loses it. UIDs that are not there are passed over. Raises MailboxMissing.
+        """
+        with self._ledger.part():
+            placing.set_origins(self._ledger, mailbox_id, list(rows))
+
+    def set_uidl(self, mailbox_id: int, uid: int, uidl: str | None) -> None:
+        """As `set_uidls`, of one message."""
+        self.set_uidls(mailbox_id, [(uid, uidl)])
+
+    def set_uidls(self, mailbox_id: int, rows: Iterable[tuple[int, str | None]]) -> None:
+        """(uid, UIDL) of messages that POP3 clients know by it (RFC 1939 section 7: 1 to 70 of "!" to "~").
+
+        None: by ours again. It goes along when the message moves. Raises MailboxMissing, NotAllowed for a bad UIDL.
+        """
+        with self._ledger.part():
+            placing.set_uidls(self._ledger, mailbox_id, list(rows))
+
+    # ---- other people's servers: see `remote_rows`
+
+    def put_remote_box(self, box: RemoteBox) -> RemoteBox:
+        """Store a cursor: that of `box.id`, or, where it is 0, of its remote and name. Given back with its id.
+
+        With the id it may get another name: renamed at the server. Raises LimitReached.
+        """
+        with self._ledger.part():
+            return remote_rows.put_box(self._ledger, box)
+
+    def drop_remote_box(self, box_id: int) -> None:
+        """Forget a remote's mailbox and what was seen in it. Our messages stay, with their origins."""
+        with self._ledger.part():
+            remote_rows.drop_box(self._ledger, box_id)
+
+    def put_remote_messages(self, box_id: int, rows: Iterable[tuple[int, Flags, State, str | None]]) -> None:
+        """(uid, flags that both sides agree on, state, detail) of messages that the server has now.
+
+        In place of what was known of them; what was gone is back. Raises LimitReached (keywords).
+        """
+        with self._ledger.part():
+            remote_rows.put_messages(self._ledger, box_id, rows)
+
+    def set_gone(self, box_id: int, uids: Sequence[int], when: int | None) -> None:
+        """The server lacks these since `when` (Unix seconds; an earlier time is kept), or, None, has them again."""
+        with self._ledger.part():
+            remote_rows.set_gone(self._ledger, box_id, uids, when)
+
+    def drop_remote_messages(self, box_id: int, uids: Sequence[int] | None = None) -> None:
+        """Forget what was seen in a remote's mailbox, of these UIDs or all."""
+        with self._ledger.part():
+            remote_rows.drop_messages(self._ledger, box_id, uids)

@@ -5,24 +5,40 @@ leaves them. A UIDVALIDITY is never given twice in an account, so a name made ag
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from mailkeep.errors import LimitReached, MailboxExists, MailboxMissing, NotAllowed
+from mailkeep.mail.ids import UID_MAX
 from mailkeep.mail.mailbox_name import check_name
-from mailkeep.store.blobs import Created, Deleted, Renamed, Subscribed
+from mailkeep.store.blobs import Created, Deleted, Renamed, Reserved, Subscribed
 from mailkeep.store.index import Effect
 from mailkeep.store.ledger import Ledger
 from mailkeep.store.mailboxes import INBOX, MAILBOXES_MAX, SEPARATOR, Box
 from mailkeep.store.placing import move_all, remove_all
 from mailkeep.store.schema import select, select_value
 
+UIDVALIDITY_MAX: Final = 0xFFFF_FFFF
 
-def create(ledger: Ledger, name: str, *, special_use: Sequence[str], subscribe: bool) -> Box:
-    """Raises MailboxExists, NotAllowed, LimitReached."""
+
+def create(
+    ledger: Ledger, name: str, *, special_use: Sequence[str], subscribe: bool, uidvalidity: int | None = None
+) -> Box:
+    """Raises MailboxExists, NotAllowed, LimitReached.
+
+    With a UIDVALIDITY (a mailbox that moves here as its clients know it) one of that name that never had a message is
+    replaced, and its special uses are kept if none are given: every account has an INBOX.
+    """
     name = check_name(name)
-    if ledger.find_box(name) is not None:
-        raise MailboxExists("A mailbox of that name is there already")
+    if uidvalidity is not None and not 0 < uidvalidity <= UIDVALIDITY_MAX:
+        raise NotAllowed("This cannot be a UIDVALIDITY")
+    there = ledger.find_box(name)
+    if there is not None:
+        if uidvalidity is None or there.uidnext > 1 or there.uidvalidity == uidvalidity:
+            raise MailboxExists("A mailbox of that name is there already")
+        special_use = special_use or there.special_use.split()
+        _delete_one(ledger, there)
     _create_parents(ledger, name, subscribe=subscribe)
-    return _create_one(ledger, name, special_use=special_use, subscribe=subscribe)
+    return _create_one(ledger, name, special_use=special_use, subscribe=subscribe, uidvalidity=uidvalidity)
 
 
 def _create_parents(ledger: Ledger, name: str, *, subscribe: bool) -> None:
@@ -33,11 +49,13 @@ def _create_parents(ledger: Ledger, name: str, *, subscribe: bool) -> None:
             _create_one(ledger, parent, special_use=(), subscribe=subscribe)
 
 
-def _create_one(ledger: Ledger, name: str, *, special_use: Sequence[str], subscribe: bool) -> Box:
+def _create_one(
+    ledger: Ledger, name: str, *, special_use: Sequence[str], subscribe: bool, uidvalidity: int | None = None
+) -> Box:
     if select_value(ledger.db, "SELECT count(*) FROM mailbox WHERE removed IS NULL") >= MAILBOXES_MAX:
         raise LimitReached("Too many mailboxes in the account")
     modseq = ledger.next_modseq()
-    box = ledger.new_box(name, modseq=modseq, special_use=" ".join(special_use))
+    box = ledger.new_box(name, modseq=modseq, special_use=" ".join(special_use), uidvalidity=uidvalidity)
     ledger.needs_sync = True
     ledger.note(Created(modseq, box.id, name, box.uidvalidity, list(special_use), ledger.now))
     if subscribe:
@@ -53,6 +71,10 @@ def delete(ledger: Ledger, name: str) -> None:
     box = ledger.find_box(name)
     if box is None:
         raise MailboxMissing("No such mailbox")
+    _delete_one(ledger, box)
+
+
+def _delete_one(ledger: Ledger, box: Box) -> None:
     modseq = ledger.next_modseq()
     remove_all(ledger, box, modseq)
     box.removed, box.removed_at = modseq, ledger.now
@@ -60,6 +82,22 @@ def delete(ledger: Ledger, name: str) -> None:
     ledger.needs_sync = True
     ledger.note(Deleted(modseq, box.id, ledger.now))
     ledger.effect(Effect(box.id, modseq, ledger.by, gone=True))
+    ledger.flush_boxes()  # its name is free: another may be made in the same transaction
+
+
+def raise_uidnext(ledger: Ledger, mailbox_id: int, uidnext: int) -> None:
+    """From now on no message gets a UID below this one. Lower than it is: nothing. Raises LimitReached."""
+    box = ledger.live_box(mailbox_id)
+    if uidnext <= box.uidnext:
+        return
+    if uidnext > UID_MAX:
+        raise LimitReached("The mailbox has used up its UIDs")
+    box.uidnext = uidnext
+    modseq = ledger.next_modseq()
+    box.touch(modseq)
+    ledger.needs_sync = True
+    ledger.note(Reserved(modseq, box.id, uidnext))
+    ledger.effect(Effect(box.id, modseq, ledger.by, uidnext=uidnext))
 
 
 def rename(ledger: Ledger, old: str, new: str) -> None:

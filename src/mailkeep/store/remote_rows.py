@@ -1,0 +1,238 @@
+"""What an account has of other people's servers: which mailboxes and messages were seen, and what became of them.
+
+Functions over a connection (reads) or a `Ledger` (writes). Knows the remote_* tables and origins; knows no protocol,
+and nothing of how a remote is reached.
+
+A remote's message and ours are linked by `message.origin`, which says where the message was taken from: it is unique,
+it moves along with the message, and it stays on its tombstone. `remote_message` tells more, for every UID that the
+server was seen to have: whether the message was kept, and if not, why. It has no link to ours, and needs none.
+
+The hard idea is who remembers what for how long. A message that was expunged here must not be pulled again: its
+tombstone's origin says so while retention lasts, and its `remote_message` row (state KEPT) says so for as long as the
+server has it. So a pull asks `remote_uids` first, and `find_origins` only for UIDs that are not there. These rows are
+not journalled: a repair that finds no readable database leaves them empty, and the next pull recognises all that is
+here by origin and fetches nothing of it twice; what was expunged so long ago that its tombstone is gone comes again.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+import apsw
+import msgspec
+
+from mailkeep.errors import LimitReached
+from mailkeep.mail.flags import Flags
+from mailkeep.mail.ids import MailboxId
+from mailkeep.store.ledger import Ledger
+from mailkeep.store.schema import UID_BITS, UID_MASK, Fate, select, select_row
+
+ORIGINS_STEP: Final = 500  # of SQLite's variables
+RECOGNISE_STEP: Final = 2000
+
+
+class State(IntEnum):
+    """What became of a message of a remote."""
+
+    KEPT = 0
+    FILTERED = 1  # the selection does not take it
+    TOO_LARGE = 2
+    REFUSED = 3  # the server says no
+    EMPTY = 4  # answered with nothing
+    CAPPED = 5  # beyond what the provider shows
+    REPLACED = 6  # the server gives a text of its own instead
+    FAILED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteBox:
+    """A mailbox of a remote. `id` 0: not stored yet. `mailbox` is ours; numbers that are not known are 0."""
+
+    id: int
+    remote: int
+    name: str
+    mailbox: MailboxId | None = None
+    uidvalidity: int = 0
+    uidnext: int = 0
+    modseq: int = 0
+    cursor: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteUids:
+    """All messages ever seen in a remote's mailbox, as parallel arrays, rising by UID.
+
+    `flags` are FlagSetIds, `states` States, `gone` Unix seconds (0: the server has it).
+    """
+
+    uids: "array[int]"
+    flags: "array[int]"
+    states: "array[int]"
+    gone: "array[int]"
+
+
+class Origin(NamedTuple):
+    """Where the message of an origin is here; `live` False: it was expunged, and this is its tombstone."""
+
+    mailbox: MailboxId
+    uid: int
+    live: bool
+
+
+class Recognisable(NamedTuple):
+    """A message of ours, by what it can be told again. `envelope`: as IMAP has it, finished bytes."""
+
+    uid: int
+    internaldate: int
+    size: int
+    sha256: bytes
+    message_id: str | None
+    origin: bytes | None
+    envelope: bytes
+    live: int  # 0: expunged, this is its tombstone
+
+
+def origin_of(remote: int, name: str, uidvalidity: int, uid: int) -> bytes:
+    """What a message of an IMAP remote is known by: 16 bytes. `name`: the mailbox, as the server names it, decoded."""
+    place = hashlib.blake2b(f"{remote}\0{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return place + uidvalidity.to_bytes(4, "big") + uid.to_bytes(4, "big")
+
+
+def pop_origin_of(remote: int, uidl: bytes) -> bytes:
+    """What a message of a POP3 remote is known by: 25 bytes."""
+    place = hashlib.blake2b(b"%d" % remote, digest_size=8).digest()
+    return place + b"P" + hashlib.blake2b(uidl, digest_size=16).digest()
+
+
+# ---- reads
+
+_BOX: Final = "id, remote, name, mailbox, uidvalidity, uidnext, modseq, cursor"
+
+
+def boxes(db: apsw.Connection, remote: int) -> list[RemoteBox]:
+    """The mailboxes of a remote that were seen, by name."""
+    rows = select(db, f"SELECT {_BOX} FROM remote_mailbox WHERE remote = ? ORDER BY name", (remote,))
+    return [RemoteBox(*row) for row in rows]
+
+
+# Four arrays in one row, as in `messages`: no Python per message.
+_UIDS_SQL: Final = (
+    "SELECT json_group_array(uid), json_group_array(flags), json_group_array(state), json_group_array(gone) FROM "
+    f"(SELECT key & {UID_MASK} AS uid, flags, state, ifnull(gone, 0) AS gone FROM remote_message NOT INDEXED "
+    "WHERE key BETWEEN ? AND ? ORDER BY key)"
+)
+_decode_numbers = msgspec.json.Decoder(list[int]).decode
+
+
+def uids(db: apsw.Connection, box_id: int) -> RemoteUids:
+    columns = select_row(db, _UIDS_SQL, _range(box_id))
+    found, flags, states, gone = (_decode_numbers(column) for column in columns)
+    return RemoteUids(array("I", found), array("I", flags), array("B", states), array("q", gone))
+
+
+def missing(db: apsw.Connection, box_id: int) -> list[tuple[int, State, str | None]]:
+    """(uid, state, detail) of what was not kept, by UID."""
+    sql = "SELECT key, state, detail FROM remote_message WHERE state != 0 AND key BETWEEN ? AND ? ORDER BY key"
+    return [(key & UID_MASK, State(state), detail) for key, state, detail in select(db, sql, _range(box_id))]
+
+
+def find_origins(db: apsw.Connection, origins: Sequence[bytes]) -> dict[bytes, Origin]:
+    """Where those of the origins are that the account has, or had and still has a tombstone of.
+
+    What went away with its mailbox is not among them: it may come again.
+    """
+    found: dict[bytes, Origin] = {}
+    for start in range(0, len(origins), ORIGINS_STEP):
+        asked = tuple(origins[start : start + ORIGINS_STEP])
+        sql = (
+            f"SELECT origin, key, removed IS NULL FROM message WHERE origin IN ({','.join('?' * len(asked))}) "
+            f"AND fate IS NOT {Fate.MAILBOX}"
+        )
+        for origin, key, live in select(db, sql, asked):
+            found[origin] = Origin(MailboxId(key >> UID_BITS), key & UID_MASK, bool(live))
+    return found
+
+
+def recognise(db: apsw.Connection, mailbox_id: int, above: int) -> list[Recognisable]:
+    """The next some thousand messages of ours above a UID; expunged ones that are kept included."""
+    low, high = _range(mailbox_id)
+    rows = select(
+        db,
+        f"SELECT m.key & {UID_MASK}, m.internaldate, m.size, e.sha256, e.message_id, m.origin, e.envelope, "
+        "m.removed IS NULL FROM message m CROSS JOIN email e ON e.id = m.email WHERE m.key > ? AND m.key <= ? "
+        f"AND (m.removed IS NULL OR m.fate = {Fate.EXPUNGED}) ORDER BY m.key LIMIT ?",
+        (low | above, high, RECOGNISE_STEP),
+    )
+    return [Recognisable(*row) for row in rows]
+
+
+def _range(box_id: int) -> tuple[int, int]:
+    return box_id << UID_BITS, box_id << UID_BITS | UID_MASK
+
+
+def _keys(box_id: int, numbers: Iterable[int]) -> "apsw.CArrayBinding":
+    base = box_id << UID_BITS
+    return apsw.carray(array("q", [base | uid for uid in sorted(set(numbers))] or [-1]))  # as in `placing`
+
+
+# ---- writes
+
+
+def put_box(ledger: Ledger, box: RemoteBox) -> RemoteBox:
+    """Store what is known of a remote's mailbox: that of its `id`, else that of its remote and name."""
+    values = (box.remote, box.name, box.mailbox, box.uidvalidity, box.uidnext, box.modseq, box.cursor)
+    if box.id:
+        ledger.db.execute(
+            "UPDATE remote_mailbox SET remote = ?, name = ?, mailbox = ?, uidvalidity = ?, uidnext = ?, modseq = ?, "
+            "cursor = ? WHERE id = ?",
+            (*values, box.id),
+        )
+        if ledger.db.changes():
+            return box
+    row = select_row(
+        ledger.db,
+        "INSERT INTO remote_mailbox (remote, name, mailbox, uidvalidity, uidnext, modseq, cursor) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (remote, name) DO UPDATE SET mailbox = excluded.mailbox, "
+        "uidvalidity = excluded.uidvalidity, uidnext = excluded.uidnext, modseq = excluded.modseq, "
+        "cursor = excluded.cursor RETURNING id",
+        values,
+    )
+    if row[0] >= 1 << 31:
+        raise LimitReached("Too many mailboxes of other servers were seen in this account")
+    return replace(box, id=row[0])
+
+
+def drop_box(ledger: Ledger, box_id: int) -> None:
+    """Forget a remote's mailbox and all that was seen in it. Our messages stay, and so do their origins."""
+    drop_messages(ledger, box_id, None)
+    ledger.db.execute("DELETE FROM remote_mailbox WHERE id = ?", (box_id,))
+
+
+def put_messages(ledger: Ledger, box_id: int, rows: Iterable[tuple[int, Flags, State, str | None]]) -> None:
+    """(uid, flags agreed on, state, detail) of messages that the server has now, in place of what was known of them."""
+    base = box_id << UID_BITS
+    ledger.db.executemany(
+        "INSERT INTO remote_message (key, flags, state, detail) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+        "flags = excluded.flags, state = excluded.state, gone = NULL, detail = excluded.detail",
+        [(base | uid, ledger.intern(flags).id, int(state), detail) for uid, flags, state, detail in rows],
+    )
+
+
+def set_gone(ledger: Ledger, box_id: int, gone: Sequence[int], when: int | None) -> None:
+    """Since when (Unix seconds) the server lacks these; None: it has them again. Known ones keep their time."""
+    ledger.db.execute(
+        "UPDATE remote_message SET gone = ? WHERE key IN (SELECT value FROM carray(?)) AND (gone IS NULL OR ? IS NULL)",
+        (when, _keys(box_id, gone), when),
+    )
+
+
+def drop_messages(ledger: Ledger, box_id: int, dropped: Sequence[int] | None) -> None:
+    """Forget what was seen, of these UIDs or all."""
+    if dropped is None:
+        ledger.db.execute("DELETE FROM remote_message WHERE key BETWEEN ? AND ?", _range(box_id))
+    else:
+        keys = _keys(box_id, dropped)
+        ledger.db.execute("DELETE FROM remote_message WHERE key IN (SELECT value FROM carray(?))", (keys,))
