@@ -57,7 +57,7 @@ class NumSet:
     star_ranges: tuple[int, ...] = ()  # the other end of each range with a star; STAR for a lone "*"
 
     @classmethod
-    def parse(cls, text: bytes) -> "NumSet":
+    def parse(cls, text: bytes, *, ranges_max: int = RANGES_MAX) -> "NumSet":
         """Read a sequence-set. Raises ProtocolError on bad grammar, zero, numbers over 32 bits, too many ranges."""
         if text.isdigit() and len(text) <= 10 and text[0] != 0x30:  # nearly all are one number
             value = _in_range(int(text))
@@ -65,7 +65,7 @@ class NumSet:
         if not _SET.fullmatch(text):
             raise ProtocolError("Bad sequence set")
         items = text.split(b",")
-        if len(items) > RANGES_MAX:
+        if len(items) > ranges_max:
             raise ProtocolError("Too many ranges in set")
         if b"*" in text:
             return cls._parse_starred(items)

@@ -8,7 +8,6 @@ servers say is never trusted, and never an exception either. Nothing here parses
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final, Literal
 
 from mailkeep.mail.numset import NumSet
@@ -25,8 +24,6 @@ class Streamed:
 
 STREAMED: Final = Streamed()
 Section = bytes | Streamed | None
-NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
-NO_SECTIONS: Final[Mapping[bytes, Section]] = MappingProxyType({})
 
 
 # --- status ---
@@ -181,8 +178,8 @@ class Fetched:
     modseq: int | None = None
     internaldate: int | None = None  # Unix s; None as well when it makes no sense
     size: int | None = None
-    sections: Mapping[bytes, Section] = field(default=NO_SECTIONS)
-    values: Mapping[str, object] = field(default=NOTHING)
+    sections: Mapping[bytes, Section] = field(default_factory=dict)
+    values: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
