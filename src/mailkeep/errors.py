@@ -140,7 +140,11 @@ class Unreachable(MailkeepError):
 
 
 class RemoteError(MailkeepError):
-    """Another server refused what we asked of it."""
+    """Another server refused what we asked of it. `code` is its response code, such as OVERQUOTA (RFC 5530)."""
+
+    def __init__(self, text: str, *, code: str | None = None) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class RemoteBusy(RemoteError):
@@ -148,8 +152,8 @@ class RemoteBusy(RemoteError):
 
     temporary = True
 
-    def __init__(self, text: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, *, retry_after_s: float | None = None, code: str | None = None) -> None:
+        super().__init__(text, code=code)
         self.retry_after_s = retry_after_s
 
 

@@ -73,8 +73,8 @@ def refusal(what: str, *, code: str | None, text: str, quirks: Quirks) -> Remote
     if code:
         shown += f" [{code[:40]}]"
     if is_passing(code, text, quirks):
-        return RemoteBusy(shown, retry_after_s=hint_s(text, quirks))
-    return RemoteError(shown)
+        return RemoteBusy(shown, retry_after_s=hint_s(text, quirks), code=code)
+    return RemoteError(shown, code=code)
 
 
 @dataclass(frozen=True, slots=True)
