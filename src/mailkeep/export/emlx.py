@@ -17,7 +17,8 @@ from datetime import datetime
 from typing import Any, Final
 from xml.parsers.expat import ExpatError
 
-from mailkeep.export.item import Bad, Item, header_block, header_date, plausible, slices
+from mailkeep.export.item import Bad, Item, header_block, slices
+from mailkeep.mail.dates import header_date, plausible
 from mailkeep.mail.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
 
 _BITS: Final[tuple[tuple[int, str], ...]] = (

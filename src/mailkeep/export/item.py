@@ -17,9 +17,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Final
+
+from mailkeep.mail.dates import plausible
 
 SLICE: Final = 1 << 20
 HEADER_MAX: Final = 10 << 20
@@ -127,37 +128,6 @@ def field_value(header: bytes, name: bytes) -> bytes | None:
 
 
 # --- dates -----------------------------------------------------------------------------------------------------------
-
-# No mail is older than the first (1971), and a date years ahead is a broken clock, not a date.
-_EARLIEST: Final = 31_536_000
-_LATEST: Final = 4_102_444_800  # 2100
-
-
-def plausible(seconds: float | None) -> int | None:
-    return int(seconds) if seconds is not None and _EARLIEST <= seconds <= _LATEST else None
-
-
-def parse_date(text: str) -> int | None:
-    """An RFC 5322 date, as leniently as the standard library reads it; a missing zone is UTC."""
-    try:
-        when = parsedate_to_datetime(text[:200])
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=UTC)
-        return plausible(when.timestamp())
-    except (ValueError, OverflowError, TypeError, IndexError, AttributeError):
-        return None
-
-
-def header_date(header: bytes) -> int | None:
-    """When a message came, by its own header: topmost Received (after its last semicolon), else Date."""
-    received = field_value(header, b"Received")
-    if received is not None and b";" in received:
-        found = parse_date(received.rpartition(b";")[2].decode("latin-1"))
-        if found is not None:
-            return found
-    dated = field_value(header, b"Date")
-    return parse_date(dated.decode("latin-1")) if dated is not None else None
-
 
 _ASCTIME = re.compile(
     r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,?\s+"

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from mailkeep.errors import ProtocolError
-from mailkeep.export.item import keyword, plausible
+from mailkeep.export.item import keyword
+from mailkeep.mail.dates import plausible
 from mailkeep.mail.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
 from mailkeep.mail.mailbox_name import decode_utf7
 

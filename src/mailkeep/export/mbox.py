@@ -41,11 +41,11 @@ from mailkeep.export.item import (
     field_value,
     field_values,
     header_block,
-    header_date,
     is_wire_form,
     keywords,
     to_wire,
 )
+from mailkeep.mail.dates import header_date
 from mailkeep.mail.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
 from mailkeep.mail.header import decode_words
 

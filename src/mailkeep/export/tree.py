@@ -39,7 +39,8 @@ from typing import IO, Final, Protocol
 
 from mailkeep.errors import UsageError
 from mailkeep.export import emlx, maildir, mbox
-from mailkeep.export.item import Bad, Item, Skipped, header_block, header_date, plausible, slices
+from mailkeep.export.item import Bad, Item, Skipped, header_block, slices
+from mailkeep.mail.dates import header_date, plausible
 
 UNPACKED_RATIO_MAX: Final = 100
 UNPACKED_MIN: Final = 1 << 30

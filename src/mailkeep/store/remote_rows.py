@@ -139,6 +139,14 @@ def missing(db: apsw.Connection, box_id: int) -> list[tuple[int, State, str | No
     return [(key & UID_MASK, State(state), detail) for key, state, detail in select(db, sql, _range(box_id))]
 
 
+def rows(db: apsw.Connection, box_id: int) -> list[tuple[int, State, int | None, str | None]]:
+    """(uid, state, gone, detail) of all that was ever seen, by UID."""
+    sql = "SELECT key, state, gone, detail FROM remote_message NOT INDEXED WHERE key BETWEEN ? AND ? ORDER BY key"
+    return [
+        (key & UID_MASK, State(state), gone, detail) for key, state, gone, detail in select(db, sql, _range(box_id))
+    ]
+
+
 def find_origins(db: apsw.Connection, origins: Sequence[bytes]) -> dict[bytes, Origin]:
     """Where those of the origins are that the account has, or had and still has a tombstone of.
 
