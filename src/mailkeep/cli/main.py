@@ -21,6 +21,7 @@ from mailkeep.errors import MailkeepError
 COMMANDS: Final = {
     "serve": ("serve", "serve"),
     "user": ("user", "user"),
+    "remote": ("remote", "remote"),
     "import": ("imports", "import_mail"),
     "verify": ("care", "verify"),
     "repair": ("care", "repair"),
