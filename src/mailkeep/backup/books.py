@@ -1,0 +1,467 @@
+"""What is on our books of one folder of a server, and every write that a pull makes for it. Synchronous: in threads.
+
+Knows the store and nothing of connections. A batch is one transaction: the messages, their origins, the rows that say
+what became of each UID. So whenever the process dies, what is in the mailbox and what is on the books agree, and the
+next run goes on from there: a UID with a row is done, one without is not. The cursor moves to what SELECT said only
+when every UID has its row; until then the old one stays, which at worst asks once more for what is known.
+
+The hard idea is that nothing here believes it is the first to see a message: an append carries its origin and adds
+nothing when that is known, and after a changed UIDVALIDITY content decides before anything is added (see `recognise`).
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import msgspec
+
+from mailkeep.backup.imap_remote import Body
+from mailkeep.backup.ledger import REASONS, RETRIES_MAX, FolderLedger
+from mailkeep.backup.plan import Difference, Kept
+from mailkeep.backup.recognise import Ours, Shelf, retired_name
+from mailkeep.errors import LimitReached, MailboxMissing, ProtocolError
+from mailkeep.mail.flags import SYSTEM_FLAGS, Flags, canonical
+from mailkeep.mail.ids import MailboxId
+from mailkeep.store.account import Account
+from mailkeep.store.placing import Appended
+from mailkeep.store.remotes import RemoteBox, State, origin_of
+from mailkeep.store.staging import Staged, Staging
+from mailkeep.store.transaction import Transaction
+
+GONE: Final = "$Gone"
+KEYWORDS_MAX: Final = 100  # of one message, of those that a server sends
+STEP: Final = 2000  # messages of one transaction that changes flags or origins
+RETRIED: Final = frozenset((State.REFUSED, State.EMPTY, State.REPLACED, State.FAILED))
+FILTERED_AGAIN: Final = frozenset((State.FILTERED, State.TOO_LARGE))
+
+
+def clean_flags(names: Iterable[str]) -> Flags:
+    """A server's flags as ours: \\Recent, and what cannot be kept as a flag here, left out; so many, not more."""
+    found = set()
+    for name in names:
+        with suppress(ProtocolError):
+            found.add(canonical(name))
+    if len(found) > KEYWORDS_MAX:
+        system = found.intersection(SYSTEM_FLAGS)
+        found = system | set(sorted(found - system)[:KEYWORDS_MAX])
+    return frozenset(found)
+
+
+class Cursor(msgspec.Struct, omit_defaults=True):
+    """What a row of `remote_mailbox` holds beside its columns, as JSON. Counts are those of the last full run."""
+
+    complete: bool = False
+    messages: int = 0  # that the server said it has
+    kept: int = 0
+    gone: int = 0
+    missing: dict[str, int] = {}
+    sweep: int = 0  # where the next turn of flags begins; see plan.turn
+    identity: str | None = None  # MAILBOXID
+    filters: str = ""  # those of the last full run
+    subscribed: bool | None = None  # as the server last said
+    removed: int | None = None  # Unix seconds since when the server has no such folder
+    modseq_seen: bool = False
+
+
+def read_cursor(data: bytes | None) -> Cursor:
+    """What cannot be read is as good as none: the next run looks at everything once."""
+    with suppress(msgspec.MsgspecError):
+        return msgspec.json.decode(data or b"{}", type=Cursor)
+    return Cursor()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a run does with what it finds. `now` in Unix seconds."""
+
+    remote: int
+    now: int
+    mirror: bool = False  # what vanished at the source is expunged here
+    hide: bool = False  # what is gone is moved out of sight
+    retry: bool = False
+    filters: str = ""  # the selection in words: another one makes filtered messages due again
+
+
+@dataclass(slots=True)
+class Row:
+    """One message that is to be put on the books. `staged` None: not kept, for the reason that `state` gives."""
+
+    uid: int
+    flags: Flags
+    internaldate: int | None = None
+    state: State = State.KEPT
+    detail: str | None = None
+    staged: Staged | None = None
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Books:
+    """See the module. One per folder and run; its methods are called one at a time."""
+
+    account: Account
+    policy: Policy
+    name: str  # as the server names it
+    box: RemoteBox
+    ledger: FolderLedger
+    cursor: Cursor = field(default_factory=Cursor)
+    uids: "array[int]" = field(default_factory=lambda: array("I"))
+    flags: "array[int]" = field(default_factory=lambda: array("I"))
+    states: "array[int]" = field(default_factory=lambda: array("B"))
+    gone: "array[int]" = field(default_factory=lambda: array("q"))
+    tries: dict[int, int] = field(default_factory=dict)  # of what failed before, by UID
+    shelf: Shelf = field(default_factory=Shelf)
+    retired: RemoteBox | None = None  # what is being recognised
+
+    @property
+    def mailbox(self) -> MailboxId:
+        assert self.box.mailbox is not None, "the folder was placed before"
+        return self.box.mailbox
+
+    def origin(self, uid: int) -> bytes:
+        return origin_of(self.policy.remote, self.name, self.box.uidvalidity, uid)
+
+    # ---- reading
+
+    def kept_before(self) -> Kept | None:
+        """For `plan.choose`, without reading any row."""
+        if not self.box.uidvalidity:
+            return None
+        cursor = self.cursor
+        failed = [REASONS[state] for state in RETRIED]
+        due = cursor.filters != self.policy.filters or any(cursor.missing.get(reason) for reason in failed)
+        return Kept(
+            self.box.uidvalidity,
+            self.box.uidnext,
+            cursor.messages,
+            self.box.modseq,
+            complete=cursor.complete,
+            due=due or cursor.removed is not None,
+        )
+
+    def load(self) -> None:
+        """Read all rows."""
+        rows = self.account.remote_uids(self.box.id)
+        self.uids, self.flags, self.states, self.gone = rows.uids, rows.flags, rows.states, rows.gone
+
+    def live_uids(self) -> "array[int]":
+        """Those that the server has, as far as the books say."""
+        if not any(self.gone):
+            return self.uids
+        return array("I", [uid for uid, gone in zip(self.uids, self.gone, strict=True) if not gone])
+
+    def agreed(self) -> Iterator[tuple[int, int, int]]:
+        """(uid, FlagSetId, state) of what the server had."""
+        for uid, flags, state, gone in zip(self.uids, self.flags, self.states, self.gone, strict=True):
+            if not gone:
+                yield uid, flags, state
+
+    def due_again(self) -> "array[int]":
+        """What was booked as missing and is to be tried once more in this run."""
+        if not any(self.states):
+            return array("I")
+        refilter = self.cursor.filters != self.policy.filters
+        due = array("I")
+        gone = dict(zip(self.uids, self.gone, strict=True))
+        for uid, state, detail in self.account.remote_missing(self.box.id):
+            tries = tries_of(detail)
+            if state in RETRIED:
+                self.tries[uid] = tries
+            wanted = (state in RETRIED and (self.policy.retry or tries < RETRIES_MAX)) or (
+                state in FILTERED_AGAIN and (refilter or self.policy.retry)
+            )
+            if wanted and not gone.get(uid):
+                due.append(uid)
+        return due
+
+    def known_by_origin(self, uids: Sequence[int]) -> "array[int]":
+        """Of UIDs that have no row: what is here nevertheless (a repair loses rows, never origins)."""
+        found = array("I")
+        for start in range(0, len(uids), STEP):
+            origins = {self.origin(uid): uid for uid in uids[start : start + STEP]}
+            found.extend(sorted(origins[origin] for origin in self.account.find_origins(list(origins))))
+        return found
+
+    # ---- writing: the folder
+
+    def save(self, transaction: Transaction) -> None:
+        """The box with its cursor."""
+        self.box = transaction.put_remote_box(replace(self.box, cursor=msgspec.json.encode(self.cursor)))
+
+    def begin(self, uidvalidity: int) -> None:
+        """A folder that is seen for the first time, or anew after another UIDVALIDITY."""
+        self.box = replace(self.box, uidvalidity=uidvalidity, uidnext=0, modseq=0)
+        self.cursor = Cursor(identity=self.cursor.identity, subscribed=self.cursor.subscribed)
+        with self.account.transaction() as transaction:
+            self.save(transaction)
+
+    def finish(self, *, uidnext: int, modseq: int, messages: int, sweep: int) -> None:
+        """Every UID has its row: the cursor moves on."""
+        self.load()
+        self.count()
+        self.box = replace(self.box, uidnext=uidnext, modseq=modseq)
+        self.cursor.complete = True
+        self.cursor.messages = messages
+        self.cursor.filters = self.policy.filters
+        self.cursor.sweep = sweep
+        self.cursor.removed = None
+        self.cursor.kept, self.cursor.gone = self.ledger.kept, self.ledger.gone
+        self.cursor.missing = dict(self.ledger.missing)
+        with self.account.transaction() as transaction:
+            self.save(transaction)
+
+    def unfinished(self) -> None:
+        """The run ends before the folder is done: the next one looks at it whatever STATUS says."""
+        if self.cursor.complete:
+            self.cursor.complete = False
+            with self.account.transaction() as transaction:
+                self.save(transaction)
+
+    def count(self) -> None:
+        """From the rows into the ledger: what is kept, what is gone, and what is missing, why."""
+        ledger = self.ledger
+        ledger.kept = ledger.gone = 0
+        ledger.missing.clear()
+        ledger.listed.clear()
+        missing = False
+        for state, gone in zip(self.states, self.gone, strict=True):
+            ledger.gone += bool(gone) and not state
+            ledger.kept += not gone and not state
+            missing = missing or bool(state)
+        if missing:
+            self.book_missing({uid for uid, gone in zip(self.uids, self.gone, strict=True) if gone})
+
+    def book_missing(self, gone: "set[int] | frozenset[int]" = frozenset()) -> None:
+        for uid, state, detail in self.account.remote_missing(self.box.id):
+            if uid not in gone:
+                self.ledger.book(uid, REASONS[state], text_of(detail))
+
+    def count_skipped(self) -> None:
+        """As `count`, for a folder that did not change, from the cursor alone."""
+        ledger, cursor = self.ledger, self.cursor
+        ledger.server, ledger.kept, ledger.gone = cursor.messages, cursor.kept, cursor.gone
+        if cursor.missing:
+            self.load()
+            self.count()
+
+    # ---- writing: messages
+
+    def keep(self, rows: Sequence[Row]) -> int:
+        """One transaction: append what has bytes, book what has none. Returns the bytes that were added.
+
+        Raises OverQuota, StoreFull and the like; nothing of the batch has happened then.
+        """
+        known = self._recognised(rows)
+        added = fetched = 0
+        with self.account.transaction() as transaction:
+            booked = []
+            for row in rows:
+                if row.staged is not None and row.uid not in known:
+                    appended, row.flags = self._append(transaction, row)
+                    if appended.fresh:
+                        fetched += 1
+                        added += row.staged.size
+                booked.append((row.uid, row.flags, row.state, row.detail))
+            for row in rows:
+                if row.uid in known:
+                    self._rekey(transaction, [(known[row.uid], row.uid, row.flags)])
+            transaction.put_remote_messages(self.box.id, booked)
+        self.ledger.fetched += fetched
+        self.ledger.bytes += added
+        self.ledger.recognised += len(known)
+        return added
+
+    def _recognised(self, rows: Sequence[Row]) -> dict[int, Ours]:
+        """Of messages that were fetched because nobody was sure: those that turn out to be ours."""
+        if not len(self.shelf):
+            return {}
+        found = {}
+        for row in rows:
+            ours = self.shelf.take_content(row.staged.sha256) if row.staged is not None else None
+            if ours is not None:
+                found[row.uid] = ours
+        return found
+
+    def _append(self, transaction: Transaction, row: Row) -> tuple[Appended, Flags]:
+        assert row.staged is not None
+        try:
+            return self._put(transaction, row), row.flags
+        except MailboxMissing:
+            # The owner deleted the mailbox since: the folder gets another of that name.
+            self._replace_mailbox(transaction)
+            return self._put(transaction, row), row.flags
+        except LimitReached:
+            plain = row.flags.intersection(SYSTEM_FLAGS)
+            if plain == row.flags:
+                raise
+            self.ledger.notes.append(f"UID {row.uid}: keywords left out, the account has too many")
+            row.flags = plain
+            return self._put(transaction, row), plain
+
+    def _put(self, transaction: Transaction, row: Row) -> Appended:
+        assert row.staged is not None
+        return transaction.append(
+            self.mailbox, row.staged, flags=row.flags, internaldate=row.internaldate, origin=self.origin(row.uid)
+        )
+
+    def _replace_mailbox(self, transaction: Transaction) -> None:
+        name = self.ledger.mailbox or "INBOX"
+        try:
+            found = transaction.mailbox(name)
+        except MailboxMissing:
+            found = transaction.create_mailbox(name)
+        self.box = replace(self.box, mailbox=found.id)
+        self.save(transaction)
+
+    def change_flags(self, changes: Sequence[tuple[int, Flags]]) -> None:
+        """The server's flags win over ours. Changes are of messages with a row; what is not kept changes its row."""
+        states = dict(zip(self.uids, self.states, strict=True))
+        for start in range(0, len(changes), STEP):
+            part = changes[start : start + STEP]
+            places = self.account.find_origins([self.origin(uid) for uid, _ in part])
+            with self.account.transaction(durable=False) as transaction:
+                wanted: dict[tuple[int, Flags], list[int]] = {}
+                for uid, flags in part:
+                    place = places.get(self.origin(uid))
+                    if place is not None and place.live:
+                        wanted.setdefault((place.mailbox, flags), []).append(place.uid)
+                for (mailbox, flags), uids in wanted.items():
+                    changed = transaction.store_flags(mailbox, uids, "=", flags).changed
+                    self.ledger.flags += len(changed)
+                booked = [(uid, flags, State(states.get(uid, 0)), None) for uid, flags in part]
+                transaction.put_remote_messages(self.box.id, [row for row in booked if row[2] not in RETRIED])
+
+    def book_known(self, facts: Sequence[tuple[int, Flags]]) -> None:
+        """Messages that are here by their origin and have no row: give them one, and the server's flags."""
+        self.ledger.recognised += len(facts)
+        self.change_flags(facts)
+
+    def apply(self, difference: Difference) -> None:
+        """What vanished is marked (or, in a mirror, removed); what came back is unmarked."""
+        for uids, when in ((difference.vanished, self.policy.now), (difference.returned, None)):
+            for start in range(0, len(uids), STEP):
+                self._set_gone(uids[start : start + STEP], when, self.box)
+        self.ledger.vanished += len(difference.vanished)
+
+    def _set_gone(self, uids: Sequence[int], when: int | None, box: RemoteBox) -> None:
+        origins = [origin_of(self.policy.remote, self.name, box.uidvalidity, uid) for uid in uids]
+        places: dict[int, list[int]] = {}
+        for place in self.account.find_origins(origins).values():
+            if place.live:
+                places.setdefault(place.mailbox, []).append(place.uid)
+        with self.account.transaction() as transaction:
+            for mailbox, ours in places.items():
+                if when is None:
+                    transaction.store_flags(mailbox, ours, "-", frozenset((GONE,)))
+                elif self.policy.mirror:
+                    transaction.expunge(mailbox, ours, only_deleted=False)
+                else:
+                    transaction.store_flags(mailbox, ours, "+", frozenset((GONE,)))
+            transaction.set_gone(box.id, uids, when)
+
+    # ---- another UIDVALIDITY
+
+    def retire(self, uidvalidity: int) -> None:
+        """Put what is known aside under another name and begin anew, in one transaction: see `recognise`."""
+        old = replace(self.box, name=retired_name(self.name, self.box.uidvalidity))
+        with self.account.transaction() as transaction:
+            transaction.put_remote_box(old)
+            self.cursor = Cursor(identity=self.cursor.identity, subscribed=self.cursor.subscribed)
+            self.box = RemoteBox(0, old.remote, self.name, old.mailbox, uidvalidity)
+            self.save(transaction)
+        self.retired = old
+
+    def fill_shelf(self, retired: RemoteBox) -> None:
+        """Take what was put aside to be recognised: this or an earlier run's, if that did not come to its end."""
+        self.retired = retired
+        rows = self.account.remote_uids(retired.id)
+        waiting = [uid for uid, state in zip(rows.uids, rows.states, strict=True) if not state]
+        mirrored = {uid for uid, gone in zip(rows.uids, rows.gone, strict=True) if gone}
+        by_origin = {origin_of(self.policy.remote, self.name, retired.uidvalidity, uid): uid for uid in waiting}
+        mailboxes = {place.mailbox for place in self.account.find_origins(list(by_origin)).values()}
+        if retired.mailbox is not None:
+            mailboxes.add(retired.mailbox)
+        prefix = origin_of(self.policy.remote, self.name, retired.uidvalidity, 0)[:12]
+        found = []
+        for mailbox in sorted(mailboxes):
+            with suppress(MailboxMissing):
+                for message in self.account.recognise(mailbox):
+                    if message.origin is None or not message.origin.startswith(prefix):
+                        continue
+                    old_uid = int.from_bytes(message.origin[12:], "big")
+                    if not message.live and old_uid in mirrored:
+                        continue  # removed here because the server had; if it has it again, it is to come again
+                    place = (int(mailbox), message.uid)
+                    facts = (message.internaldate, message.size, message.message_id, message.sha256)
+                    found.append(Ours(place, old_uid, *facts, live=bool(message.live)))
+        self.shelf = Shelf.of(found)
+
+    def adopt(self, pairs: Sequence[tuple[Ours, int, Flags]]) -> None:
+        """(ours, new UID, the server's flags): what was recognised without fetching it."""
+        for start in range(0, len(pairs), STEP):
+            part = pairs[start : start + STEP]
+            with self.account.transaction() as transaction:
+                self._rekey(transaction, part)
+                transaction.put_remote_messages(self.box.id, [(uid, flags, State.KEPT, None) for _, uid, flags in part])
+        self.ledger.recognised += len(pairs)
+
+    def _rekey(self, transaction: Transaction, pairs: Sequence[tuple[Ours, int, Flags]]) -> None:
+        origins: dict[int, list[tuple[int, bytes | None]]] = {}
+        flagged: dict[tuple[int, Flags], list[int]] = {}
+        for ours, uid, flags in pairs:
+            mailbox, our_uid = ours.place
+            origins.setdefault(mailbox, []).append((our_uid, self.origin(uid)))
+            if ours.live:
+                flagged.setdefault((mailbox, flags), []).append(our_uid)
+        for mailbox, rows in origins.items():
+            transaction.set_origins(mailbox, rows)
+        for (mailbox, flags), uids in flagged.items():
+            transaction.store_flags(mailbox, uids, "=", flags)
+        if self.retired is not None:
+            transaction.drop_remote_messages(self.retired.id, [ours.old_uid for ours, _, _ in pairs])
+
+    def clear_shelf(self) -> None:
+        """Everything of the server was met: what is left here has vanished from it."""
+        retired = self.retired
+        if retired is None:
+            return
+        rows = self.account.remote_uids(retired.id)
+        left = array("I", [uid for uid, gone in zip(rows.uids, rows.gone, strict=True) if not gone])
+        left_here = array("I", sorted({ours.old_uid for ours in self.shelf.left()} | set(left)))
+        for start in range(0, len(left_here), STEP):
+            self._set_gone(left_here[start : start + STEP], self.policy.now, retired)
+        self.ledger.vanished += len(left_here)
+        self.retired = None
+        self.shelf = Shelf()
+        with self.account.transaction() as transaction:
+            missing = [uid for uid, state in zip(rows.uids, rows.states, strict=True) if state]
+            transaction.drop_remote_messages(retired.id, missing)
+            if len(missing) == len(rows.uids):
+                transaction.drop_remote_box(retired.id)
+
+
+# ---- one message
+
+
+def tries_of(detail: str | None) -> int:
+    """How often it was tried; see `tried`."""
+    head = (detail or "").partition(" ")[0]
+    return int(head) if head.isdecimal() else 0
+
+
+def text_of(detail: str | None) -> str | None:
+    head, _, text = (detail or "").partition(" ")
+    return (text or None) if head.isdecimal() else detail
+
+
+def tried(tries: int, text: str | None) -> str:
+    """The detail of a failure: how often it was tried, and the server's words, which are no shorter for being long."""
+    return f"{tries} {(text or '')[:500]}".rstrip()
+
+
+def staged_of(body: Body) -> Staged:
+    """Hash and render: heavy, in the writing thread."""
+    assert body.data is not None
+    return body.data.finish() if isinstance(body.data, Staging) else Staged.of(body.data)

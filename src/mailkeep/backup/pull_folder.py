@@ -1,0 +1,418 @@
+"""One folder from a server into its mailbox here: look what changed, follow flags and losses, fetch what is new.
+
+Knows one connection and one folder's `Books`. It may be cut anywhere and called again with the same `FolderPull`: what
+was committed is on the books, and what seems to break the connection is asked for alone, and booked when it does so
+again, so that one message never stops a folder.
+
+The hard idea is that fetching and writing overlap: a batch is hashed, rendered and committed in a thread while the next
+is on its way, and no more than these two are ever held.
+"""
+
+import asyncio
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mailkeep.backup.books import Books, Row, clean_flags, staged_of, tried
+from mailkeep.backup.imap_remote import Body, Facts, ImapConnection, RemoteMailbox, Selected
+from mailkeep.backup.plan import (
+    Abilities,
+    Difference,
+    Said,
+    Way,
+    beyond_cap,
+    choose,
+    compare,
+    counts_agree,
+    newest_first,
+    turn,
+)
+from mailkeep.backup.quirks import Quirks
+from mailkeep.backup.recognise import Theirs
+from mailkeep.backup.replaced import is_replacement
+from mailkeep.errors import ProtocolError, Unreachable
+from mailkeep.mail.flags import Flags
+from mailkeep.mail.numset import NumSet
+from mailkeep.mail.selection import Known, Need, Selection
+from mailkeep.store.remotes import RemoteBox, State
+from mailkeep.store.staging import Staging
+
+BATCH_MESSAGES: Final = 200
+BATCH_BYTES: Final = 16 << 20
+DECIDE_MAX: Final = 64 << 20  # of a larger message only the facts are looked at
+CUTS_MAX: Final = 2  # without a message between them: then the next ones are asked for one by one
+ALONE: Final = 200  # so many
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What all folders of a run share."""
+
+    selection: Selection
+    quirks: Quirks
+    size_max: int | None
+    stage: Callable[[], Staging]
+    report: Callable[[int, int, str], None]  # bytes, messages, folder: done
+    expect: Callable[[int], None]  # so many messages more are to be fetched
+
+
+@dataclass(slots=True)
+class FolderPull:
+    """See the module. `progress` counts what was done, so that the caller sees whether a new attempt makes sense."""
+
+    folder: RemoteMailbox
+    books: Books
+    wanted: Wanted
+    progress: int = 0
+    cuts: int = 0
+    expected: bool = False
+    suspects: "array[int]" = field(default_factory=lambda: array("I"))  # that broke the connection when alone
+
+    async def run(self, connection: ImapConnection, retired: RemoteBox | None) -> None:
+        """Everything. Raises RemoteError, Unreachable, StoreError; the books are right whenever it does."""
+        books = self.books
+        kept = books.kept_before()
+        can = abilities(connection)
+        way = choose(Said.of_status(self.folder.status), kept, can)
+        since = (kept.uidvalidity, kept.modseq, None) if kept and way is Way.QRESYNC else None
+        selected = await connection.select(self.folder.name, since=since)
+        said = Said(selected.uidvalidity, selected.uidnext or None, selected.exists, selected.highestmodseq)
+        way = choose(said, kept, can)
+        books.ledger.way = way.value
+        books.ledger.server = selected.exists
+        if way is Way.RECOGNISE:
+            await asyncio.to_thread(books.retire, selected.uidvalidity)
+            retired = books.retired
+        elif way is Way.FIRST:
+            await asyncio.to_thread(books.begin, selected.uidvalidity)
+        if retired is not None:
+            await asyncio.to_thread(books.fill_shelf, retired)
+        await asyncio.to_thread(books.load)
+        fresh, sweep = await self._look(connection, selected, way)
+        due = await asyncio.to_thread(books.due_again)
+        await self._bring(connection, fresh, due)
+        await asyncio.to_thread(books.clear_shelf)
+        await asyncio.to_thread(
+            lambda: books.finish(
+                uidnext=selected.uidnext, modseq=selected.highestmodseq or 0, messages=selected.exists, sweep=sweep
+            )
+        )
+
+    # ---- what changed
+
+    async def _look(self, connection: ImapConnection, selected: Selected, way: Way) -> tuple["array[int]", int]:
+        """Follow flags and losses; (UIDs that have no row, where the next turn of flags begins)."""
+        books = self.books
+        if way in (Way.QRESYNC, Way.SKIP) and selected.vanished is not None and books.cursor.complete:
+            found = self._resynchronised(selected, selected.vanished)
+            if found is not None:
+                difference, changes = found
+                await self._follow(difference, changes)
+                return difference.fresh, 0
+        listed = await self._all_uids(connection, selected, way)
+        difference = compare(listed, books.uids, books.gone)
+        hidden = beyond_cap(listed, difference.vanished, self.wanted.quirks.folder_cap)
+        if hidden or len(listed) < selected.exists:
+            unsure = set(hidden) if hidden else set(difference.vanished)
+            vanished = array("I", [uid for uid in difference.vanished if uid not in unsure])
+            difference = Difference(difference.fresh, vanished, difference.returned)
+        there = self._known(listed)
+        sweep = 0
+        if books.box.modseq and selected.highestmodseq and abilities(connection).condstore:
+            changes = await self._changed(connection, NumSet(((1, 0xFFFF_FFFF),)), books.box.modseq)
+        else:
+            part, sweep = turn(there, books.cursor.sweep)
+            changes = await self._changed(connection, NumSet.of(part), None)
+        await self._follow(difference, changes)
+        return difference.fresh, sweep
+
+    async def _all_uids(self, connection: ImapConnection, selected: Selected, way: Way) -> "array[int]":
+        """All UIDs of the server, without asking where the numbers of SELECT say that they are those we have."""
+        books = self.books
+        kept = books.kept_before()
+        live = books.live_uids()
+        if (
+            way is not Way.FIRST
+            and kept is not None
+            and kept.complete
+            and selected.uidnext == kept.uidnext
+            and counts_agree(selected.exists, len(live))
+        ):
+            return live
+        if not selected.exists:
+            return array("I")
+        return await connection.uids()
+
+    def _known(self, listed: "array[int]") -> "array[int]":
+        """Those of the listed UIDs that have a row."""
+        ours = self.books.uids
+        if listed == ours:
+            return ours
+        return array("I", [uid for uid in listed if _index(ours, uid) >= 0])
+
+    def _resynchronised(self, selected: Selected, gone: NumSet) -> tuple[Difference, list[tuple[int, Flags]]] | None:
+        """What QRESYNC told. None: it does not come out at the number of messages that there are."""
+        books = self.books
+        live = books.live_uids()
+        vanished = array("I", [live[index] for start, stop in gone.slices(live) for index in range(start, stop)])
+        fresh, returned, changes = array("I"), array("I"), []
+        for uid, names, _ in sorted(selected.changed):
+            index = _index(books.uids, uid)
+            if index < 0:
+                fresh.append(uid)
+                continue
+            if books.gone[index]:
+                returned.append(uid)
+            flags = clean_flags(names)
+            if flags != books.account.flagset(books.flags[index]).flags:
+                changes.append((uid, flags))
+        if not counts_agree(selected.exists, len(live) - len(vanished) + len(fresh) + len(returned)):
+            return None
+        return Difference(fresh, vanished, returned), changes
+
+    async def _changed(self, connection: ImapConnection, uids: NumSet, since: int | None) -> list[tuple[int, Flags]]:
+        """Known messages whose flags on the server are others than those on the books."""
+        books, changes = self.books, []
+        if not uids or not books.uids:
+            return []
+        cleaned: dict[int, Flags] = {}
+        same: dict[tuple[int, int], bool] = {}  # (the server's set, ours): a handful of pairs, whatever the mailbox
+        async for part in connection.listing(uids, changed_since=since):
+            for uid, number in zip(part.uids, part.flags, strict=True):
+                index = _index(books.uids, uid)
+                if index < 0:
+                    continue
+                pair = (number, books.flags[index])
+                equal = same.get(pair)
+                if equal is None:
+                    flags = cleaned.setdefault(number, clean_flags(part.flagsets[number]))
+                    equal = same[pair] = flags == books.account.flagset(pair[1]).flags
+                if not equal:
+                    changes.append((uid, cleaned.setdefault(number, clean_flags(part.flagsets[number]))))
+        return changes
+
+    async def _follow(self, difference: Difference, changes: Sequence[tuple[int, Flags]]) -> None:
+        books = self.books
+        if difference.vanished or difference.returned:
+            await asyncio.to_thread(books.apply, difference)
+        if changes:
+            await asyncio.to_thread(books.change_flags, changes)
+            if self.wanted.selection.need() >= Need.FACTS:
+                refiltered = [uid for uid, _ in changes if books.states[_index(books.uids, uid)] == State.FILTERED]
+                difference.fresh.extend(refiltered)
+
+    # ---- what is new
+
+    async def _bring(self, connection: ImapConnection, fresh: "array[int]", due: "array[int]") -> None:
+        """Fetch, unless it is here already by its origin or its content, or not wanted."""
+        books = self.books
+        if fresh:
+            here = await asyncio.to_thread(books.known_by_origin, fresh)
+            if here:
+                known = [(uid, flags) async for uid, flags in _flags_of(connection, NumSet.of(here))]
+                await asyncio.to_thread(books.book_known, known)
+                met = set(here)
+                fresh = array("I", [uid for uid in fresh if uid not in met])
+        wanted = array("I", sorted({*fresh, *due}))
+        if not wanted:
+            return
+        if len(books.shelf):
+            wanted = await self._recognise(connection, wanted)
+        if self.wanted.size_max is not None or self.wanted.selection.need() >= Need.FACTS:
+            wanted = await self._select(connection, wanted)
+        if not self.expected:
+            self.expected = True
+            self.wanted.expect(len(wanted))
+        await self._fetch(connection, newest_first(wanted))
+
+    async def _recognise(self, connection: ImapConnection, uids: "array[int]") -> "array[int]":
+        """Take what is surely ours from the shelf; the UIDs that are left."""
+        books, left = self.books, array("I")
+        async for part in connection.facts(NumSet.of(uids), envelope=True):
+            pairs = []
+            for facts in sorted(part, key=lambda each: each.uid):
+                ours = books.shelf.take(theirs_of(facts, self.wanted.quirks))
+                if ours is None:
+                    left.append(facts.uid)
+                else:
+                    pairs.append((ours, facts.uid, clean_flags(facts.flags)))
+            await asyncio.to_thread(books.adopt, pairs)
+        return array("I", sorted(left))
+
+    async def _select(self, connection: ImapConnection, uids: "array[int]") -> "array[int]":
+        """Book what the filters rule out by flags, date and size; the UIDs that are left."""
+        wanted, left = self.wanted, array("I")
+        trusted = wanted.quirks.trust_size
+        async for part in connection.facts(NumSet.of(uids)):
+            rows = []
+            for facts in part:
+                flags = clean_flags(facts.flags)
+                size = facts.size if trusted else None
+                if wanted.selection.takes_facts(flags, facts.internaldate, size) is False:
+                    rows.append(Row(facts.uid, flags, state=State.FILTERED))
+                elif wanted.size_max is not None and (facts.size or 0) > wanted.size_max:
+                    rows.append(Row(facts.uid, flags, state=State.TOO_LARGE, detail=f"0 {facts.size} bytes"))
+                else:
+                    left.append(facts.uid)
+            if rows:
+                await asyncio.to_thread(self.books.keep, rows)
+        return array("I", sorted(left))
+
+    async def _fetch(self, connection: ImapConnection, uids: "array[int]") -> None:
+        writer = Writer(self)
+        try:
+            if self.suspects or self.cuts >= CUTS_MAX:
+                uids = await self._alone(connection, uids, writer)
+            async for body in connection.bodies(uids, staging=self.wanted.stage):
+                await writer.add(body)
+        except (Unreachable, ProtocolError):
+            self.cuts = 0 if writer.taken else self.cuts + 1
+            raise
+        finally:
+            # Also when the run is being stopped: what is here is committed.
+            await writer.close()
+
+    async def _alone(self, connection: ImapConnection, uids: "array[int]", writer: "Writer") -> "array[int]":
+        """The next ones one by one, for one of them breaks the connection. Twice alone: it is that one."""
+        for uid in uids[:ALONE]:
+            if uid in self.suspects:
+                await writer.add(Body(uid, frozenset(), None, None, None, None, {}, "failed", BREAKS))
+                continue
+            self.suspects.append(uid)
+            async for body in connection.bodies([uid], staging=self.wanted.stage):
+                await writer.add(body)
+            self.suspects.remove(uid)
+        self.cuts = 0
+        return uids[ALONE:]
+
+
+BREAKS: Final = "the connection breaks when it is asked for"
+STATES: Final = {"empty": State.EMPTY, "failed": State.REFUSED}
+
+
+@dataclass(slots=True)
+class Writer:
+    """Gathers bodies and commits them, a batch at a time, in a thread, while the next one gathers."""
+
+    pull: FolderPull
+    batch: list[Body] = field(default_factory=list)
+    size: int = 0
+    taken: int = 0
+    pending: "asyncio.Task[None] | None" = None
+
+    async def add(self, body: Body) -> None:
+        """Waits while two batches are full already."""
+        self.batch.append(body)
+        self.taken += 1
+        self.size += len(body.data) if isinstance(body.data, bytes) else 0 if body.data is None else body.data.size
+        if len(self.batch) >= BATCH_MESSAGES or self.size >= BATCH_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        batch, self.batch, self.size = self.batch, [], 0
+        try:
+            await self._settle()
+        except BaseException:
+            _discard(batch)
+            raise
+        if batch:
+            self.pending = asyncio.ensure_future(asyncio.to_thread(self._write, batch))
+
+    async def close(self) -> None:
+        """All that was added is committed after this."""
+        await self.flush()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            await asyncio.shield(pending)
+
+    def _write(self, batch: list[Body]) -> None:
+        """In a thread."""
+        pull = self.pull
+        rows: list[Row] = []
+        try:
+            for body in batch:
+                row = self._row(body)
+                if row is not None:
+                    rows.append(row)
+            pull.books.keep(rows)
+        finally:
+            for row in rows:
+                if row.staged is not None:
+                    row.staged.close()
+        pull.progress += len(batch)
+        sizes = sum(row.staged.size for row in rows if row.staged is not None)
+        pull.wanted.report(sizes, len(batch), pull.folder.name)
+
+    def _row(self, body: Body) -> Row | None:
+        """What to put on the books for a body; None for what vanished while it was asked for."""
+        flags = clean_flags(body.flags)
+        if body.problem == "vanished":
+            return None
+        if body.problem is not None or body.data is None:
+            tries = self.pull.books.tries.get(body.uid, 0) + 1
+            state = STATES.get(body.problem or "", State.FAILED)
+            return Row(body.uid, flags, state=state, detail=tried(tries, body.detail))
+        wanted = self.pull.wanted
+        staged = staged_of(body)
+        row = Row(body.uid, flags, body.internaldate, staged=staged, labels=tuple(body.values.get("X-GM-LABELS") or ()))
+        if is_replacement(staged.data(), wanted.quirks.reject_body_regex):
+            tries = self.pull.books.tries.get(body.uid, 0) + 1
+            row.state, row.detail = State.REPLACED, tried(tries, "the server gives a text of its own instead")
+        elif wanted.selection.need() > Need.FACTS and not self._takes(body, flags, staged.data()):
+            row.state = State.FILTERED
+        if row.state is not State.KEPT:
+            staged.close()
+            row.staged = None
+        return row
+
+    def _takes(self, body: Body, flags: Flags, data: Any) -> bool:
+        known = bytes(data) if len(data) <= DECIDE_MAX else None
+        return self.pull.wanted.selection.decide(Known(flags, body.internaldate, len(data), data=known)) is not False
+
+
+def _discard(batch: Iterable[Body]) -> None:
+    for body in batch:
+        if isinstance(body.data, Staging):
+            body.data.discard()
+
+
+def _index(uids: "array[int]", uid: int) -> int:
+    """Where it stands among rising UIDs; -1: nowhere."""
+    index = bisect_left(uids, uid)
+    return index if index < len(uids) and uids[index] == uid else -1
+
+
+async def _flags_of(connection: ImapConnection, uids: NumSet) -> Any:
+    async for part in connection.listing(uids):
+        for uid, number in zip(part.uids, part.flags, strict=True):
+            yield uid, clean_flags(part.flagsets[number])
+
+
+def abilities(connection: ImapConnection) -> Abilities:
+    """What the server says it can, as far as it is trusted."""
+    names, quirks = connection.capabilities, connection.quirks
+    qresync = "QRESYNC" in names and quirks.trust_qresync
+    return Abilities(qresync, ("CONDSTORE" in names or qresync) and quirks.trust_condstore)
+
+
+def theirs_of(facts: Facts, quirks: Quirks) -> Theirs:
+    """What a listed message can be recognised by."""
+    values = facts.values
+    identity = values.get("EMAILID") or values.get("X-GM-MSGID")
+    envelope = values.get("ENVELOPE")
+    message_id = envelope[9] if isinstance(envelope, (tuple, list)) and len(envelope) > 9 else None
+    if isinstance(message_id, bytes):
+        message_id = message_id.decode("utf-8", "replace")
+    size = facts.size if quirks.trust_size else None
+    return Theirs(
+        facts.uid,
+        facts.internaldate,
+        size,
+        message_id if isinstance(message_id, str) else None,
+        str(identity) if identity else None,
+    )
