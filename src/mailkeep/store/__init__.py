@@ -7,7 +7,7 @@ from mailkeep.store.account import Account, AccountInfo, Usage
 from mailkeep.store.accounts import Directory
 from mailkeep.store.flagsets import FlagSet
 from mailkeep.store.index import Batch, MailboxIndex
-from mailkeep.store.mailboxes import Mailbox
+from mailkeep.store.mailboxes import GONE, Mailbox
 from mailkeep.store.messages import Changes
 from mailkeep.store.offload import Offload
 from mailkeep.store.placing import Appended, StoreResult
@@ -27,6 +27,7 @@ from mailkeep.store.store import Store
 from mailkeep.store.transaction import Transaction
 
 __all__ = [
+    "GONE",
     "Account",
     "AccountInfo",
     "Appended",

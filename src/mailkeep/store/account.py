@@ -29,13 +29,14 @@ from mailkeep.store.flagsets import FlagSet, FlagSets
 from mailkeep.store.index import Effect, MailboxIndex, Snapshot
 from mailkeep.store.ledger import Carried, Ledger, Outcome, known_end
 from mailkeep.store.locks import locked, using
-from mailkeep.store.mailboxes import Mailbox, find_mailbox, list_mailboxes, list_removed
+from mailkeep.store.mailboxes import GONE, Mailbox, find_mailbox, list_mailboxes, list_removed
 from mailkeep.store.messages import Changes
 from mailkeep.store.remote_rows import Origin, Recognisable, RemoteBox, RemoteUids, State
 from mailkeep.store.schema import (
     HEADER_SET_BITS,
     UID_BITS,
     UID_MASK,
+    Fate,
     connect,
     select,
     select_row,
@@ -48,6 +49,7 @@ CHECKPOINT_PAGES: Final = 4000  # of 4 KiB in the write-ahead log
 HEADER_SETS_MAX: Final = 64
 HEADER_ROWS_MAX: Final = 20_000  # waiting to be written
 UNUSED_INDEXES_MAX: Final = 8
+GONE_STEP: Final = 1000  # messages moved in one transaction
 
 
 Access = Literal["full", "read"]
@@ -210,19 +212,19 @@ class Account:
 
     # ---- mailboxes
 
-    def mailboxes(self) -> list[Mailbox]:
-        """Live ones by name, INBOX first."""
+    def mailboxes(self, *, hidden: bool = False) -> list[Mailbox]:
+        """Live ones by name, INBOX first; those that clients do not see (`gone`) only with `hidden`."""
         with self._read() as db:
-            return list_mailboxes(db)
+            return list_mailboxes(db, hidden=hidden)
 
-    def mailbox(self, name: str) -> Mailbox:
-        """Raises MailboxMissing."""
+    def mailbox(self, name: str, *, hidden: bool = False) -> Mailbox:
+        """Raises MailboxMissing, for a hidden one too."""
         try:
             name = check_name(name)
         except NotAllowed:
             raise MailboxMissing("No such mailbox") from None
         with self._read() as db:
-            return find_mailbox(db, name)
+            return find_mailbox(db, name, hidden=hidden)
 
     def removed_mailboxes(self) -> list[Mailbox]:
         """Deleted ones that `undelete` can still bring back, the latest first."""
@@ -343,13 +345,14 @@ class Account:
             return messages.read_changes(db, mailbox_id, since)
 
     def known_origins(self, origins: Sequence[bytes]) -> set[bytes]:
-        """Which of these were appended before, wherever they are now."""
+        """Which of these were appended before, wherever they are now, unless they went away with their mailbox."""
         known: set[bytes] = set()
         with self._read() as db:
             for start in range(0, len(origins), 500):
                 asked = origins[start : start + 500]
                 marks = ",".join("?" * len(asked))
-                rows = select(db, f"SELECT origin FROM message WHERE origin IN ({marks})", tuple(asked))
+                sql = f"SELECT origin FROM message WHERE origin IN ({marks}) AND fate IS NOT {Fate.MAILBOX}"
+                rows = select(db, sql, tuple(asked))
                 known.update(origin for (origin,) in rows)
         return known
 
@@ -381,6 +384,11 @@ class Account:
         with self._read() as db:
             found = remote_rows.missing(db, box_id)
         yield from found
+
+    def remote_rows(self, box_id: int) -> list[tuple[int, State, int | None, str | None]]:
+        """(uid, state, gone since, detail) of all that was ever seen in a remote's mailbox, by UID. In a thread."""
+        with self._read() as db:
+            return remote_rows.rows(db, box_id)
 
     def recognise(self, mailbox_id: int) -> Iterator[Recognisable]:
         """What the messages of a mailbox can be told by, by UID; expunged ones that are kept included.
@@ -448,6 +456,37 @@ class Account:
                     db.executemany("INSERT OR IGNORE INTO header_cache VALUES (?, ?)", rows)
         except StoreError:
             pass  # only a cache: what is not kept is cut again
+
+    # ---- what the other server no longer has
+
+    def place_gone(self, gone: Gone) -> int:
+        """Put what vanished at its source out of sight ("hide") or back in its place ("show"); how many were moved.
+
+        In portions, each a transaction: killed, or together with a pull, it is simply done again. What lies in a
+        mailbox whose twin could have no name stays in sight.
+        """
+        moved = 0
+        with self._read() as db:
+            found = self._gone(db, gone)
+        for mailbox, uids in found.items():
+            for start in range(0, len(uids), GONE_STEP):
+                some = uids[start : start + GONE_STEP]
+                with suppress(MailboxMissing, NotAllowed), self.transaction() as tx:
+                    moved += len(tx.hide_gone(mailbox, some) if gone == "hide" else tx.show_gone(mailbox, some))
+        return moved
+
+    def _gone(self, db: apsw.Connection, gone: Gone) -> dict[int, list[int]]:
+        """UIDs of what is to be moved, by mailbox."""
+        marked = [found.id for found in self._flagsets.load_all(db) if GONE.lower() in map(str.lower, found.names)]
+        # What lies in a twin came there by being gone, whatever became of its keywords.
+        condition = "" if gone == "show" else f"AND flags IN ({','.join(map(str, marked))})"
+        sql = f"SELECT key & {UID_MASK} FROM message WHERE key BETWEEN ? AND ? AND removed IS NULL {condition}"
+        found: dict[int, list[int]] = {}
+        for box in list_mailboxes(db, hidden=True):
+            if box.messages and box.hidden == (gone == "show"):
+                rows = select(db, sql, (box.id << UID_BITS, box.id << UID_BITS | UID_MASK))
+                found[box.id] = [uid for (uid,) in rows]
+        return found
 
     # ---- indexes
 

@@ -102,6 +102,7 @@ class Deleted(msgspec.Struct, frozen=True, array_like=True, tag="delete", gc=Fal
     modseq: int
     mailbox: int
     at: int
+    kept: bool = False  # what went with it keeps its origins (earlier, all there lost theirs)
 
 
 class Revived(msgspec.Struct, frozen=True, array_like=True, tag="revive", gc=False):

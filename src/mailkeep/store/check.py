@@ -3,7 +3,7 @@
 Proved are: every pack record's checksums; that each email row names a sound record with its digest; that each message
 row names an email, a mailbox and a flag set that are there; each mailbox's counters and checksum, recomputed; that
 modseqs and UIDs stay in their bounds; SQLite's own integrity; and that the journals, replayed, place exactly the
-messages that the rows place.
+messages that the rows place, under the same origins and UIDLs.
 
 It sees one snapshot: mail.db in one read transaction, then the packs, which only grow. A pack's unfinished tail, and
 journals newer than the snapshot, are a writer at work, not problems. Memory is bounded: rows stream by, and the replay
@@ -21,7 +21,7 @@ import apsw
 
 from mailkeep.errors import StoreError
 from mailkeep.mail.flags import DELETED, SEEN
-from mailkeep.store import replay
+from mailkeep.store import remote_rows, replay
 from mailkeep.store.account import AccountInfo
 from mailkeep.store.accounts import REMOVED
 from mailkeep.store.failure import translate
@@ -43,7 +43,7 @@ _BACKUP: Final = "the bytes are damaged on the disk: restore them from a backup,
 class Problem:
     """One thing that does not hold. `kind` is a stable word, `where` says what it is about."""
 
-    kind: str  # database pack blob email message mailbox counter modseq journal account
+    kind: str  # database pack blob email message mailbox counter modseq journal remote account
     account: str
     where: str
     text: str
@@ -150,6 +150,8 @@ class _Check:
         self.report.count("contested journals", replay.judge(db, modseq_max=modseq))
         replay.apply(db)
         self._journal(db)
+        for where, text in remote_rows.problems(db):
+            self.problem("remote", where, text)
         db.execute("COMMIT")
 
     # packs
@@ -264,6 +266,9 @@ class _Check:
             text = "does not know this message" if absent else "says this message was removed"
             self.problem("journal", _named(key), f"the journal {text}, the database has it", "keep a copy of mail.db")
 
+        for key, what in db.execute(_KNOWN_AS):
+            self.problem("journal", _named(key), f"the journal says another {what} than the database")
+
     def _journaled_mailboxes(self, db: apsw.Connection) -> None:
         rows = db.execute(
             "SELECT ifnull(m.name, r.name), m.id IS NULL, r.id IS NULL FROM "
@@ -286,6 +291,16 @@ class _Check:
 _BOXES: Final = (
     "SELECT id, name, uidnext, highestmodseq, messages, unseen, deleted, size, checksum, removed "
     "FROM mailbox ORDER BY id"
+)
+
+
+# Origins and UIDLs of live messages.
+_KNOWN_AS: Final = (
+    "SELECT m.key, 'origin' FROM main.message m JOIN replay.place p ON p.key = m.key "
+    "WHERE m.removed IS NULL AND p.removed IS NULL AND m.origin IS NOT p.origin UNION ALL "
+    "SELECT m.key, 'UIDL' FROM (SELECT key FROM main.uidl UNION SELECT key FROM replay.uidl) k "
+    "JOIN main.message m ON m.key = k.key AND m.removed IS NULL "
+    "LEFT JOIN main.uidl u ON u.key = k.key LEFT JOIN replay.uidl r ON r.key = k.key WHERE u.uidl IS NOT r.uidl"
 )
 
 

@@ -2,7 +2,8 @@
 
 For each account, in this order, each step safe to be killed in:
 1. Tombstones past retention are deleted; `state.trimmed` rises in the same transaction, so that changes() knows that
-   it can no longer tell everything.
+   it can no longer tell everything. With them goes what was seen of remotes that are no more; of others it stays, and
+   keeps a message that was expunged here from being pulled again (remote_rows.py).
 2. Email rows that no message row refers to are deleted (asked again inside the transaction: an append may just have
    taken one up), and forgotten by the search index.
 3. Packs with much garbage, or cold and not yet compressed, are rewritten: live records and journals go to a new pack;
@@ -40,7 +41,7 @@ import zstandard
 from mailkeep import log
 from mailkeep.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
 from mailkeep.mail.numset import NumSet
-from mailkeep.store import search_index
+from mailkeep.store import remote_rows, search_index
 from mailkeep.store.account import AccountInfo
 from mailkeep.store.accounts import REMOVED
 from mailkeep.store.blobs import (
@@ -116,7 +117,14 @@ def collect(
         if cancelled is not None and cancelled():
             break
         work = _Collection(
-            account_path(store, info), report, progress or _silent, cancelled or _never, grace_s, retention_s, cold_s
+            account_path(store, info),
+            report,
+            progress or _silent,
+            cancelled or _never,
+            lambda: {remote.id for remote in store.remotes.list()},
+            grace_s,
+            retention_s,
+            cold_s,
         )
         try:
             work.run()
@@ -172,6 +180,7 @@ class _Collection:
     report: CollectReport
     progress: Progress
     cancelled: Cancelled
+    remotes: Callable[[], set[int]]  # those there are
     grace_s: float
     retention_s: float
     cold_s: float
@@ -208,6 +217,7 @@ class _Collection:
                 )
                 if rows:
                     db.executemany("DELETE FROM message WHERE key = ?", ((key,) for key, _ in rows))
+                    db.executemany("DELETE FROM uidl WHERE key = ?", ((key,) for key, _ in rows))
                     db.execute("UPDATE state SET trimmed = max(trimmed, ?)", (max(removed for _, removed in rows),))
             self.report.tombstones += len(rows)
             self.progress("tombstones", self.report.tombstones, 0)
@@ -219,6 +229,19 @@ class _Collection:
                 "(SELECT 1 FROM message WHERE key BETWEEN mailbox.id << 32 AND (mailbox.id << 32) + 4294967295)",
                 (before,),
             )
+            remote_rows.detach(db)
+        self._drop_remotes(db)
+
+    def _drop_remotes(self, db: apsw.Connection) -> None:
+        """What was seen of remotes that are no more."""
+        # In this order: a remote that is added meanwhile is in the second, or not in the first.
+        seen = {box.remote for box in remote_rows.all_boxes(db)}
+        for remote in seen - self.remotes():
+            for box in remote_rows.boxes(db, remote):
+                done = False
+                while not done and not self.cancelled():
+                    with _transaction(db):
+                        done = remote_rows.trim(db, box.id, _BATCH)
 
     # 2. emails
 

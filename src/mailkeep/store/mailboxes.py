@@ -17,6 +17,9 @@ from mailkeep.store.schema import checksum_term, select, select_row, select_valu
 INBOX: Final = "INBOX"
 SEPARATOR: Final = "/"
 MAILBOXES_MAX: Final = 10_000
+HIDDEN: Final = "\\Hidden"  # among the special uses: no door lists or opens it
+GONE: Final = "$Gone"  # the keyword of what vanished at its source
+GONE_ROOT: Final = "Gone"  # what an account that hides it has above its hidden mailboxes
 
 # What every new account gets, all subscribed (RFC 6154).
 DEFAULT_MAILBOXES: Final = (
@@ -46,6 +49,11 @@ class Mailbox:
     subscribed: bool
     recent_from: int  # first UID that no session was told as \Recent
 
+    @property
+    def hidden(self) -> bool:
+        """Not for clients: it holds what vanished at its source."""
+        return HIDDEN in self.special_use
+
 
 _COLUMNS = (
     "id, name, uidvalidity, uidnext, highestmodseq, messages, unseen, deleted, size, special_use, "
@@ -59,18 +67,25 @@ def _mailbox(row: Any) -> Mailbox:
     return Mailbox(*fields)
 
 
-def list_mailboxes(db: apsw.Connection) -> list[Mailbox]:
-    """Live mailboxes by name, INBOX first."""
+def twin_name(name: str) -> str:
+    """Where a mailbox's messages lie that vanished at their source, if they are hidden."""
+    return f"{GONE_ROOT}{SEPARATOR}{name}"
+
+
+def list_mailboxes(db: apsw.Connection, *, hidden: bool) -> list[Mailbox]:
+    """Live mailboxes by name, INBOX first; those that clients do not see only with `hidden`."""
     rows = select(db, f"SELECT {_COLUMNS} FROM mailbox WHERE removed IS NULL")
-    return sorted(map(_mailbox, rows), key=lambda box: (box.name != INBOX, box.name))
+    boxes = [box for box in map(_mailbox, rows) if hidden or not box.hidden]
+    return sorted(boxes, key=lambda box: (box.name != INBOX, box.name))
 
 
-def find_mailbox(db: apsw.Connection, name: str) -> Mailbox:
+def find_mailbox(db: apsw.Connection, name: str, *, hidden: bool) -> Mailbox:
     """Raises MailboxMissing."""
     rows = select(db, f"SELECT {_COLUMNS} FROM mailbox WHERE name = ? AND removed IS NULL", (name,))
-    if not rows:
+    box = _mailbox(rows[0]) if rows else None
+    if box is None or (box.hidden and not hidden):
         raise MailboxMissing("No such mailbox")
-    return _mailbox(rows[0])
+    return box
 
 
 def list_removed(db: apsw.Connection) -> list[Mailbox]:
@@ -119,6 +134,10 @@ class Box:
             self.dirty,
             self.written,
         )
+
+    @property
+    def hidden(self) -> bool:
+        return HIDDEN in self.special_use
 
     @property
     def nature(self) -> tuple[object, ...]:

@@ -68,8 +68,10 @@ def append(
 ) -> Appended:
     box = ledger.live_box(mailbox_id)
     if origin is not None:
-        found = select_row(ledger.db, "SELECT key, modseq FROM message WHERE origin = ?", (origin,))
-        if found is not None:
+        found = select_row(ledger.db, "SELECT key, modseq, fate FROM message WHERE origin = ?", (origin,))
+        if found is not None and found[2] == Fate.MAILBOX:
+            _rekey(ledger, {found[0]: None})  # it went away with its mailbox, and comes again
+        elif found is not None:
             there = ledger.box(found[0] >> UID_BITS)
             return Appended(found[0] & UID_MASK, there.uidvalidity, found[1], fresh=False, mailbox=there.id)
     if uid is None:
@@ -282,7 +284,9 @@ def move_rows(ledger: Ledger, source: Box, target: Box, rows: list[_Row]) -> lis
     _check_uids(target, len(rows))
     modseq = ledger.next_modseq()
     _remove_rows(ledger, source, rows, modseq=modseq, fate=Fate.MOVED)
-    return _place_rows(ledger, target, rows, modseq)
+    pairs = _place_rows(ledger, target, rows, modseq)
+    _carry_uidls(ledger, source, target, pairs)
+    return pairs
 
 
 # ---- departures
@@ -327,9 +331,11 @@ def remove_all(ledger: Ledger, box: Box, modseq: int) -> None:
     rows = _range_rows(ledger, box.id, "m.removed IS NULL")
     if rows:
         _remove_rows(ledger, box, rows, modseq=modseq, fate=Fate.MAILBOX)
+    # Those keep their origins for `undelete`, until somebody else comes with one of them (see `append`).
     base = box.id << UID_BITS
     ledger.db.execute(
-        "UPDATE message SET origin = NULL WHERE key BETWEEN ? AND ? AND origin IS NOT NULL", (base, base | UID_MASK)
+        "UPDATE message SET origin = NULL WHERE key BETWEEN ? AND ? AND origin IS NOT NULL AND fate IS NOT ?",
+        (base, base | UID_MASK, Fate.MAILBOX),
     )
 
 
@@ -358,7 +364,7 @@ def undelete(ledger: Ledger, mailbox_id: int, *, since: int | None) -> int:
     )
     for packed in uid_sets(uids):
         ledger.note(Restored(modseq, mailbox_id, packed))
-    _place_rows(ledger, target, rows, modseq)
+    _carry_uidls(ledger, source, target, _place_rows(ledger, target, rows, modseq))
     return len(rows)
 
 
@@ -395,8 +401,11 @@ def set_origins(ledger: Ledger, mailbox_id: int, rows: list[tuple[int, bytes | N
             if holder is not None:
                 changes.setdefault(holder, None)
         changes[key] = origin
-    if not changes:
-        return
+    if changes:
+        _rekey(ledger, changes)
+
+
+def _rekey(ledger: Ledger, changes: dict[int, bytes | None]) -> None:
     # First all without, so that two may swap.
     ledger.db.executemany("UPDATE message SET origin = NULL WHERE key = ?", ((key,) for key in changes))
     ledger.db.executemany(
@@ -428,6 +437,21 @@ def _put_uidls(ledger: Ledger, mailbox_id: int, known: dict[int, str | None]) ->
     )
     ledger.needs_sync = True
     ledger.note(Known(ledger.next_modseq(), mailbox_id, list(known), list(known.values())))
+
+
+def _carry_uidls(ledger: Ledger, source: Box, target: Box, pairs: list[tuple[int, int]]) -> None:
+    """What is known by a UIDL stays known by it where it is now."""
+    if select_value(ledger.db, "SELECT 1 FROM uidl LIMIT 1") is None:  # as in most accounts
+        return
+    goals = dict(pairs)
+    rows = select(
+        ledger.db,
+        f"SELECT key & {UID_MASK}, uidl FROM carray(?) c CROSS JOIN uidl u ON u.key = c.value",
+        (_keys(source.id, goals),),
+    )
+    if rows:
+        _put_uidls(ledger, source.id, {uid: None for uid, _ in rows})
+        _put_uidls(ledger, target.id, {goals[uid]: uidl for uid, uidl in rows})
 
 
 # ---- flags

@@ -16,7 +16,7 @@ here by origin and fetches nothing of it twice; what was expunged so long ago th
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -116,6 +116,11 @@ def boxes(db: apsw.Connection, remote: int) -> list[RemoteBox]:
     """The mailboxes of a remote that were seen, by name."""
     rows = select(db, f"SELECT {_BOX} FROM remote_mailbox WHERE remote = ? ORDER BY name", (remote,))
     return [RemoteBox(*row) for row in rows]
+
+
+def all_boxes(db: apsw.Connection) -> list[RemoteBox]:
+    """Of all remotes."""
+    return [RemoteBox(*row) for row in select(db, f"SELECT {_BOX} FROM remote_mailbox")]
 
 
 # Four arrays in one row, as in `messages`: no Python per message.
@@ -244,3 +249,66 @@ def drop_messages(ledger: Ledger, box_id: int, dropped: Sequence[int] | None) ->
     else:
         keys = _keys(box_id, dropped)
         ledger.db.execute("DELETE FROM remote_message WHERE key IN (SELECT value FROM carray(?))", (keys,))
+
+
+# ---- care
+
+# What must hold: (where, what is wrong, which rows). `mend` deletes them: a pull finds out again what they said.
+_ORPHANS: Final = (
+    ("remote_message", "lies in no mailbox", f"key >> {UID_BITS} NOT IN (SELECT id FROM remote_mailbox)"),
+    ("remote_message", "has flags that are not known", "flags NOT IN (SELECT id FROM flagset)"),
+    ("remote_message", "has a state that is not known", f"state NOT BETWEEN 0 AND {max(State)}"),
+    ("uidl", "is of a message that is not there", "key NOT IN (SELECT key FROM message)"),
+)
+_NOWHERE: Final = "mailbox IS NOT NULL AND mailbox NOT IN (SELECT id FROM main.mailbox)"
+
+
+def problems(db: apsw.Connection) -> Iterator[tuple[str, str]]:
+    """(where, what): rows that refer to what is not there."""
+    for table, text, condition in _ORPHANS:
+        for (key,) in db.execute(f"SELECT key FROM main.{table} WHERE {condition}"):
+            yield f"{table} {key >> UID_BITS} UID {key & UID_MASK}", text
+    for (name,) in db.execute(f"SELECT name FROM main.remote_mailbox WHERE {_NOWHERE}"):
+        yield f"remote mailbox {name}", "goes with a mailbox that is not there"
+
+
+def mend(db: apsw.Connection) -> None:
+    """Drop what `problems` tells of."""
+    for table, _, condition in _ORPHANS:
+        db.execute(f"DELETE FROM {table} WHERE {condition}")
+    detach(db)
+
+
+def detach(db: apsw.Connection) -> None:
+    """Forget which mailbox of ours a remote's goes with, where that one is gone for good."""
+    db.execute(f"UPDATE remote_mailbox SET mailbox = NULL WHERE {_NOWHERE}")
+
+
+def trim(db: apsw.Connection, box_id: int, limit: int) -> bool:
+    """One step of forgetting a remote's mailbox: up to so many of its messages, itself with the last. True: done."""
+    sql = "DELETE FROM remote_message WHERE key IN (SELECT key FROM remote_message WHERE key BETWEEN ? AND ? LIMIT ?)"
+    db.execute(sql, (*_range(box_id), limit))
+    if db.changes() == limit:
+        return False
+    db.execute("DELETE FROM remote_mailbox WHERE id = ?", (box_id,))
+    return True
+
+
+def forget(db: apsw.Connection, known: Sequence[RemoteBox], lost: Iterable[bytes]) -> None:
+    """Forget that messages of these origins were kept: they are lost, and may come again."""
+    places = {origin_of(box.remote, box.name, box.uidvalidity, 0)[:12]: box for box in known}
+    remotes = {pop_origin_of(box.remote, b"")[:9]: box.remote for box in known}
+    for origin in lost:
+        box, remote = places.get(origin[:12]), remotes.get(origin[:9])
+        if box is not None and len(origin) == 16:
+            db.execute(
+                f"DELETE FROM remote_message WHERE state = {State.KEPT} AND key = ?",
+                (box.id << UID_BITS | int.from_bytes(origin[12:], "big"),),
+            )
+        elif remote is not None:
+            # By POP3 the origin does not say which it was. All are recognised at the next pull.
+            db.execute(
+                f"DELETE FROM remote_message WHERE state = {State.KEPT} AND key >> {UID_BITS} IN "
+                "(SELECT id FROM remote_mailbox WHERE remote = ?)",
+                (remote,),
+            )

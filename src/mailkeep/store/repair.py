@@ -30,18 +30,20 @@ import apsw
 from mailkeep.errors import StoreCorrupt, StoreError
 from mailkeep.mail.flags import DELETED, SEEN
 from mailkeep.mail.structure import render
-from mailkeep.store import replay, search_index
+from mailkeep.store import remote_rows, replay, search_index
 from mailkeep.store.account import AccountInfo
 from mailkeep.store.blobs import (
     BLOB,
     JOURNAL,
     Created,
     Journal,
+    Known,
     Op,
     PackReader,
     PackWriter,
     Place,
     Placed,
+    Rekeyed,
     Removed,
     Renamed,
     Subscribed,
@@ -58,6 +60,7 @@ from mailkeep.store.flagsets import FlagSets
 from mailkeep.store.locks import IN_COLLECTION, IN_USE, locked
 from mailkeep.store.pack_head import mend_head
 from mailkeep.store.placing import insert_email
+from mailkeep.store.remote_rows import RemoteBox
 from mailkeep.store.schema import (
     EMPTY_FLAGSET,
     UID_BITS,
@@ -77,7 +80,7 @@ RECOVERED: Final = "Recovered"
 LOST_MAX: Final = 1000  # named in the report; more are only counted
 _MODSEQ_GAP: Final = 1_000_000  # far above what a client can have been told and the packs do not know
 _OPS_MAX: Final = 5000  # in one journal
-_IN_PLACE: Final = frozenset({"counter"})
+_IN_PLACE: Final = frozenset({"counter", "remote"})
 _NOT_OURS: Final = frozenset({"blob", "pack"})  # damage on the disk: a new database would not help
 
 
@@ -140,6 +143,7 @@ def _recount_in_place(directory: Path, report: RepairReport) -> None:
     with closing(connect(directory / "mail.db", "mail")) as db:
         db.execute("BEGIN IMMEDIATE")
         _recount(db)
+        remote_rows.mend(db)
         db.execute("COMMIT")
     report.action = "counters"
 
@@ -229,6 +233,7 @@ class _Rebuild:
     txn: int = 0  # the last transaction that happened: the journal goes on from it
     writer: PackWriter | None = None
     old: "_OldDatabase | None" = None
+    lost_origins: list[bytes] = field(default_factory=list)
     now: int = field(default_factory=lambda: int(time.time()))
 
     def run(self) -> None:
@@ -265,7 +270,12 @@ class _Rebuild:
         self._mailboxes()
         self._emails()
         self._messages()
+        db.execute(
+            "INSERT INTO main.uidl SELECT key, uidl FROM replay.uidl WHERE uidl IS NOT NULL "
+            "AND key IN (SELECT key FROM main.message)"
+        )
         self._recovered()
+        self._remotes()
         self._state()
         _recount(db)
         self.report.mailboxes = select_value(db, "SELECT count(*) FROM mailbox WHERE removed IS NULL")
@@ -318,6 +328,10 @@ class _Rebuild:
                 mailbox, uid = key >> UID_BITS, key & UID_MASK
                 self._note(Placed(self.modseq, mailbox, uid, sha256, internaldate, savedate, flags.split(), origin))
                 self.report.adopted += 1
+        for key, uidl in old.uidls():
+            self.db.execute("INSERT OR IGNORE INTO replay.uidl VALUES (?, ?)", (key, uidl))
+            if self.db.changes():
+                self._note(Known(self.modseq, key >> UID_BITS, [key & UID_MASK], [uidl]))
 
     def _mailboxes(self) -> None:
         db = self.db
@@ -396,10 +410,15 @@ class _Rebuild:
                     self.report.lose(f"{where}: its bytes (SHA-256 {sha256.hex()[:16]}…) are in no pack")
                     uid = key & UID_MASK
                     self._note(Removed(self.modseq, key >> UID_BITS, b"%d" % uid, Fate.EXPUNGED, self.now))
+                    if origin is not None:
+                        self._note(Rekeyed(self.modseq, [key], [None]))
+                        self.lost_origins.append(origin)
                 continue  # a tombstone whose bytes were collected
             flagset, _ = self.flagsets.intern(db, frozenset(flags.split()))
             # Origins are unique; two can only meet where a journal is missing.
             unique = origin if origin is None or not self._has_origin(origin) else None
+            if unique is not origin:
+                self._note(Rekeyed(self.modseq, [key], [None]))
             db.execute(
                 "INSERT INTO main.message (key, email, size, flags, modseq, internaldate, savedate, added, removed, "
                 "removed_at, fate, origin) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -445,6 +464,24 @@ class _Rebuild:
             )
             self._note(Placed(self.modseq, number, uid, sha256, self.now, self.now, [], None))
         self.report.recovered = len(rows)
+
+    def _remotes(self) -> None:
+        """What the old database, where it can be read, has seen of other servers: to be looked at again from the start.
+
+        Not what is lost here: the next pull brings it.
+        """
+        if self.old is None:
+            return
+        db = self.db
+        boxes = self.old.remote_boxes()
+        db.executemany(
+            "INSERT INTO remote_mailbox VALUES (?, ?, ?, (SELECT id FROM main.mailbox WHERE id = ?), ?, 0, 0, NULL)",
+            ((box.id, box.remote, box.name, box.mailbox, box.uidvalidity) for box in boxes),
+        )
+        for key, flags, *rest in self.old.remote_messages():
+            flagset, _ = self.flagsets.intern(db, frozenset(flags.split()))
+            db.execute("INSERT INTO remote_message VALUES (?, ?, ?, ?, ?)", (key, flagset.id, *rest))
+        remote_rows.forget(db, boxes, self.lost_origins)
 
     def _state(self) -> None:
         db = self.db
@@ -506,6 +543,20 @@ class _OldDatabase:
             "SELECT m.key, e.sha256, m.internaldate, m.savedate, ifnull(f.names, ''), m.modseq, m.added, m.origin "
             "FROM message m JOIN email e ON e.id = m.email LEFT JOIN flagset f ON f.id = m.flags "
             "WHERE m.removed IS NULL ORDER BY m.key"
+        )
+
+    def uidls(self) -> list[Any]:
+        """Key and UIDL."""
+        return select(self._db, "SELECT key, uidl FROM uidl")
+
+    def remote_boxes(self) -> list[RemoteBox]:
+        return remote_rows.all_boxes(self._db)
+
+    def remote_messages(self) -> Iterator[Any]:
+        """Rows as in remote_message, but flags by their names."""
+        yield from self._db.execute(
+            "SELECT r.key, ifnull(f.names, ''), r.state, r.gone, r.detail FROM remote_message r "
+            "LEFT JOIN flagset f ON f.id = r.flags"
         )
 
     def read(self, sha256: bytes) -> bytes | None:

@@ -291,8 +291,8 @@ def _apply_op(db: apsw.Connection, op: Op) -> None:
                 (op.modseq, op.at, op.modseq, op.mailbox),
             )
             db.execute(
-                "UPDATE replay.place SET origin = NULL WHERE key BETWEEN ? AND ?",
-                (op.mailbox << UID_BITS, op.mailbox << UID_BITS | UID_MASK),
+                "UPDATE replay.place SET origin = NULL WHERE key BETWEEN ? AND ? AND (fate IS NOT ? OR NOT ?)",
+                (op.mailbox << UID_BITS, op.mailbox << UID_BITS | UID_MASK, Fate.MAILBOX, op.kept),
             )
         case Revived():
             db.execute(
@@ -336,6 +336,8 @@ def _raise_uidnext(db: apsw.Connection) -> None:
                 uid = op.uid
             elif isinstance(op, Removed | Flagged):
                 uid = NumSet.parse(op.uids).ranges[-1][1]
+            elif isinstance(op, Reserved):
+                uid = op.uidnext - 1
             else:
                 continue
             if uid > highest.get(op.mailbox, 0):

@@ -10,9 +10,9 @@ from mailkeep.errors import MailboxMissing, NotAllowed
 from mailkeep.mail.flags import Flags
 from mailkeep.mail.ids import MailboxId
 from mailkeep.mail.mailbox_name import check_name
-from mailkeep.store import placing, remote_rows, tree
+from mailkeep.store import gone, placing, remote_rows, tree
 from mailkeep.store.ledger import Ledger
-from mailkeep.store.mailboxes import Mailbox, find_mailbox, list_mailboxes
+from mailkeep.store.mailboxes import GONE_ROOT, Mailbox, find_mailbox, list_mailboxes
 from mailkeep.store.placing import Appended, Mode, StoreResult
 from mailkeep.store.remote_rows import RemoteBox, State
 from mailkeep.store.staging import Staged
@@ -31,14 +31,14 @@ class Transaction:
 
     # ---- mailboxes
 
-    def mailbox(self, name: str) -> Mailbox:
-        """As of now, this transaction's own changes included. Raises MailboxMissing."""
+    def mailbox(self, name: str, *, hidden: bool = False) -> Mailbox:
+        """As of now, this transaction's own changes included. Raises MailboxMissing, for a hidden one too."""
         try:
             name = check_name(name)
         except NotAllowed:
             raise MailboxMissing("No such mailbox") from None
         self._ledger.flush_boxes()
-        return find_mailbox(self._ledger.db, name)
+        return find_mailbox(self._ledger.db, name, hidden=hidden)
 
     def find(self, name: str) -> MailboxId:
         """Where to put a message: as `mailbox`, most often without reading anything. Raises MailboxMissing."""
@@ -46,13 +46,14 @@ class Transaction:
         if found is None:
             with suppress(NotAllowed):
                 found = self._ledger.find_box_id(check_name(name))
-        if found is None:
+        # Hidden ones lie below one name, or are it: others need not be looked at.
+        if found is None or (name.startswith(GONE_ROOT) and self._ledger.box(found).hidden):
             raise MailboxMissing("No such mailbox")
         return found
 
-    def mailboxes(self) -> list[Mailbox]:
+    def mailboxes(self, *, hidden: bool = False) -> list[Mailbox]:
         self._ledger.flush_boxes()
-        return list_mailboxes(self._ledger.db)
+        return list_mailboxes(self._ledger.db, hidden=hidden)
 
     def create_mailbox(
         self,
@@ -69,7 +70,7 @@ class Transaction:
         """
         with self._ledger.part():
             box = tree.create(self._ledger, name, special_use=special_use, subscribe=subscribe, uidvalidity=uidvalidity)
-        return self.mailbox(box.name)
+        return self.mailbox(box.name, hidden=True)
 
     def set_uidnext(self, mailbox_id: int, uidnext: int) -> None:
         """No message gets a UID below this one from now on. Never lowers it. Raises MailboxMissing, LimitReached."""
@@ -168,6 +169,19 @@ class Transaction:
         """Bring back what was expunged at or after `since` (Unix seconds), or with its mailbox. Returns how many."""
         with self._ledger.part():
             return placing.undelete(self._ledger, mailbox_id, since=since)
+
+    def hide_gone(self, mailbox_id: int, uids: Sequence[int]) -> list[tuple[int, int]]:
+        """Move messages to the mailbox's hidden twin: (uid, uid there) of each, rising. In a twin: nothing.
+
+        Raises MailboxMissing, LimitReached, NotAllowed where the twin's name would be too long.
+        """
+        with self._ledger.part():
+            return gone.hide(self._ledger, mailbox_id, uids)
+
+    def show_gone(self, mailbox_id: int, uids: Sequence[int]) -> list[tuple[int, int]]:
+        """Move messages from a hidden twin back to its mailbox, made again if need be. As `hide_gone`."""
+        with self._ledger.part():
+            return gone.show(self._ledger, mailbox_id, uids)
 
     # ---- what is known of them elsewhere
 

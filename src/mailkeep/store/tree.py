@@ -13,7 +13,7 @@ from mailkeep.mail.mailbox_name import check_name
 from mailkeep.store.blobs import Created, Deleted, Renamed, Reserved, Subscribed
 from mailkeep.store.index import Effect
 from mailkeep.store.ledger import Ledger
-from mailkeep.store.mailboxes import INBOX, MAILBOXES_MAX, SEPARATOR, Box
+from mailkeep.store.mailboxes import HIDDEN, INBOX, MAILBOXES_MAX, SEPARATOR, Box, twin_name
 from mailkeep.store.placing import move_all, remove_all
 from mailkeep.store.schema import select, select_value
 
@@ -80,7 +80,7 @@ def _delete_one(ledger: Ledger, box: Box) -> None:
     box.removed, box.removed_at = modseq, ledger.now
     box.touch(modseq)
     ledger.needs_sync = True
-    ledger.note(Deleted(modseq, box.id, ledger.now))
+    ledger.note(Deleted(modseq, box.id, ledger.now, kept=True))
     ledger.effect(Effect(box.id, modseq, ledger.by, gone=True))
     ledger.flush_boxes()  # its name is free: another may be made in the same transaction
 
@@ -104,7 +104,9 @@ def rename(ledger: Ledger, old: str, new: str) -> None:
     """With children and subscriptions; UIDVALIDITY and UIDs are kept. INBOX gives its messages and stays."""
     old, new = check_name(old), check_name(new)
     ledger.flush_boxes()
-    names = {name for (name,) in select(ledger.db, "SELECT name FROM mailbox WHERE removed IS NULL")}
+    rows = select(ledger.db, "SELECT name, special_use FROM mailbox WHERE removed IS NULL")
+    names = {name for name, _ in rows}
+    hidden = {name for name, special_use in rows if HIDDEN in special_use}
     if new in names or new == INBOX:
         raise MailboxExists("A mailbox of that name is there already")
     if old == INBOX:
@@ -114,7 +116,7 @@ def rename(ledger: Ledger, old: str, new: str) -> None:
         move_all(ledger, _found(ledger, INBOX), target)
         return
     below = old + SEPARATOR
-    moving = sorted(name for name in names if name == old or name.startswith(below))
+    moving = sorted(name for name in names - hidden if name == old or name.startswith(below))
     if not moving:
         raise MailboxMissing("No such mailbox")
     if new.startswith(below):
@@ -125,6 +127,16 @@ def rename(ledger: Ledger, old: str, new: str) -> None:
     _create_parents(ledger, new, subscribe=False)
     for name, fresh in renamed.items():
         _rename_one(ledger, _found(ledger, name), fresh)
+        twin, goal = twin_name(name), twin_name(fresh)
+        if twin in hidden and goal not in names and _may_be(goal):
+            _rename_one(ledger, _found(ledger, twin), goal)
+
+
+def _may_be(name: str) -> bool:
+    try:
+        return check_name(name) == name
+    except NotAllowed:  # too long
+        return False
 
 
 def _found(ledger: Ledger, name: str) -> Box:
