@@ -1,23 +1,14 @@
 """What to log in with: the password or token of a remote, from wherever its settings say that it is.
 
-Sealed in the store, printed by a command of the user's, in the desktop's keyring, or got from an OAuth 2 issuer. Only
-this file knows all four. It never logs, and an error says where the secret was sought, not what was found.
+Sealed in the store, printed by a command, in the desktop's keyring, or got from an OAuth 2 issuer: only this file knows
+all four. Ask again for each connection, for a token lives an hour.
 """
 
-import asyncio
-import contextlib
-from typing import Any, Final
-
 from mailkeep.backup import oauth
+from mailkeep.backup.outside import outside_secret
 from mailkeep.backup.seal import password_of, unseal
-from mailkeep.backup.settings import Password, Remote, Settings, Token
-from mailkeep.errors import BadCredentials, ConfigError
-from mailkeep.secret import Secret
+from mailkeep.backup.settings import Password, Remote, Token
 from mailkeep.store.store import Store
-
-COMMAND_TIMEOUT_S: Final = 120.0  # it may ask for a passphrase
-SECRET_MAX: Final = 8192
-_SERVICE: Final = "mailkeep"
 
 
 async def secret_of(store: Store, remote: Remote) -> Password | Token:
@@ -28,83 +19,3 @@ async def secret_of(store: Store, remote: Remote) -> Password | Token:
     if settings.secret == "oauth2":
         return Token(await oauth.access_token(store, remote))
     return Password(await outside_secret(settings))
-
-
-async def outside_secret(settings: Settings) -> Secret:
-    """Of a command or the keyring. Raises BadCredentials, ConfigError."""
-    if settings.secret == "command":
-        return await run_command(settings.command or "", "--password-command")
-    return await asyncio.to_thread(from_keyring, settings)
-
-
-async def run_command(command: str, option: str) -> Secret:
-    """The first line that a shell command prints. Its stderr is the user's. Raises ConfigError."""
-    process = await asyncio.create_subprocess_shell(command, stdout=asyncio.subprocess.PIPE, limit=SECRET_MAX)
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(COMMAND_TIMEOUT_S):
-            line = await process.stdout.readline()
-            while await process.stdout.read(SECRET_MAX):  # what follows is not ours, but must not block the command
-                pass
-            code = await process.wait()
-    except TimeoutError:
-        raise ConfigError(f"the command of {option} took longer than {COMMAND_TIMEOUT_S:.0f} s") from None
-    except ValueError:
-        raise ConfigError(f"the command of {option} printed a line longer than {SECRET_MAX} bytes") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-    if code != 0:
-        raise ConfigError(f"the command of {option} ended with code {code}")
-    if not line.strip(b"\r\n"):
-        raise ConfigError(f"the command of {option} printed nothing on its first line")
-    return Secret(line.rstrip(b"\r\n"))
-
-
-# --- the keyring -----------------------------------------------------------------------------------------------------
-
-
-def _keyring() -> Any:
-    """The library, if the user has it. Raises ConfigError."""
-    import importlib
-
-    try:
-        return importlib.import_module("keyring")
-    except ImportError:
-        raise ConfigError(
-            "the keyring library is not installed; install it beside Mailkeep with `pip install keyring`, "
-            "or use --password-command"
-        ) from None
-
-
-def _entry(settings: Settings) -> str:
-    return f"{settings.user}@{settings.host}:{settings.protocol}"
-
-
-def from_keyring(settings: Settings) -> Secret:
-    """Raises BadCredentials when there is no such entry, ConfigError when there is no keyring."""
-    library = _keyring()
-    try:
-        found = library.get_password(_SERVICE, _entry(settings))
-    except Exception as error:  # each backend of the library has errors of its own
-        raise ConfigError(f"the keyring cannot be read: {type(error).__name__}") from None
-    if not found:
-        raise BadCredentials(f"the keyring has no entry {_SERVICE} {_entry(settings)}")
-    return Secret(found)
-
-
-def to_keyring(settings: Settings, secret: Secret) -> None:
-    """Raises ConfigError."""
-    library = _keyring()
-    try:
-        library.set_password(_SERVICE, _entry(settings), secret.reveal())
-    except Exception as error:
-        raise ConfigError(f"the keyring cannot be written: {type(error).__name__}") from None
-
-
-def drop_from_keyring(settings: Settings) -> None:
-    """Harmless when there is none."""
-    with contextlib.suppress(Exception):
-        _keyring().delete_password(_SERVICE, _entry(settings))

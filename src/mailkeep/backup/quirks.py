@@ -302,10 +302,12 @@ def _with_region(provider: Provider, host: str) -> Provider:
 
 
 def provider_of_host(host: str) -> Provider | None:
-    """Whose IMAP or POP3 server this is: by its exact name, or below a name that the row gives."""
+    """Whose IMAP or POP3 server this is: by its exact name, or below a name that the row gives. Never of loopback."""
     host = host.lower().rstrip(".")
+    if is_loopback(host):
+        return None
     for id, row in _providers().provider.items():
-        if host in {text.split(":")[0] for text in (*row.imap, *row.pop3)} and not is_loopback(host):
+        if host in {text.split(":")[0] for text in (*row.imap, *row.pop3)}:
             return providers()[id]
         if any(host == known or host.endswith("." + known) for known in row.hosts):
             return providers()[id]

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from mailkeep import config as configuration
-from mailkeep.backup.settings import Remote, Settings, Tls
+from mailkeep.backup.settings import Remote, Settings, Tls, is_loopback
 from mailkeep.cli import remote_login
 from mailkeep.cli.output import Call, Out, common, opened, plural
 from mailkeep.cli.remote_login import Ways
@@ -177,7 +177,7 @@ def add(call: Call, address: str, *, policy: dict[str, Any], selection: "Selecti
 
 def _where(address: str, given: dict[str, Any], out: Out) -> "tuple[tuple[Endpoint, ...], Provider | None, str]":
     """The endpoints to try, whose they are, and how they were found; printed. Raises UsageError."""
-    from mailkeep.backup.quirks import provider_of_host
+    from mailkeep.backup.quirks import provider_of_domain, provider_of_host
 
     if given["imap"] and given["pop3"]:
         raise UsageError("--imap and --pop3 cannot both be; add the account twice, with two names")
@@ -185,7 +185,10 @@ def _where(address: str, given: dict[str, Any], out: Out) -> "tuple[tuple[Endpoi
         if given[protocol]:
             user = given["user"] or address
             endpoint = remote_login.endpoint_of(protocol, given[protocol], tls=given["tls"], user=user)
-            return (endpoint,), provider_of_host(endpoint.host), "as given"
+            owner = provider_of_host(endpoint.host)
+            if owner is None and is_loopback(endpoint.host):  # Proton's Bridge, and no other program on this machine
+                owner = provider_of_domain(address.rpartition("@")[2])
+            return (endpoint,), owner, "as given"
     if given["tls"]:
         raise UsageError("--tls goes with --imap or --pop3")
     found = remote_login.look(address, out)
@@ -444,7 +447,7 @@ def login(call: Call, name: str, *, no_check: bool, **given: Any) -> int:
 def remove(call: Call, name: str, *, yes: bool) -> int:
     """Forget a remote with its secret. The mail that was pulled stays in its account, and nothing is changed on the
     server."""
-    from mailkeep.backup.login import drop_from_keyring
+    from mailkeep.backup.outside import drop_from_keyring
     from mailkeep.backup.settings import find_remote
 
     out, config = call.out, call.settings()

@@ -179,7 +179,7 @@ def with_secret(settings: Settings, ways: Ways, out: Out) -> "tuple[Settings, Ke
 
     Raises UsageError, ConfigError, BadCredentials, Unreachable, RemoteError.
     """
-    from mailkeep.backup import login
+    from mailkeep.backup import outside
     from mailkeep.backup.seal import Kept
     from mailkeep.secret import Secret
 
@@ -187,11 +187,11 @@ def with_secret(settings: Settings, ways: Ways, out: Out) -> "tuple[Settings, Ke
         return _with_tokens(settings, ways, out)
     if ways.command is not None:
         changed = msgspec.structs.replace(settings, secret="command", command=ways.command, oauth=None)
-        return changed, None, Password(finished(login.outside_secret(changed)))
+        return changed, None, Password(finished(outside.outside_secret(changed)))
     password = ask(ways, settings, f"Password of {settings.user} at {settings.host}")
     if ways.keyring:
         changed = msgspec.structs.replace(settings, secret="keyring", command=None, oauth=None)
-        login.to_keyring(changed, Secret(password))
+        outside.to_keyring(changed, Secret(password))
         return changed, None, Password(Secret(password))
     changed = msgspec.structs.replace(settings, secret="sealed", command=None, oauth=None)
     return changed, Kept(password=password), Password(Secret(password))
