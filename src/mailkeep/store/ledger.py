@@ -33,6 +33,7 @@ from mailkeep.store.staging import Staged
 
 JOURNAL_UIDS_MAX: Final = 50_000  # UIDs in one op: a sequence set of them stays readable by `NumSet.parse`
 CARRIED_BOXES_MAX: Final = 64
+UIDVALIDITY_TOP: Final = 0xFFF0_0000  # ours do not follow one above: some must be left
 BOOT_GAP: Final = 1 << 20  # more modseqs than a second can use
 
 
@@ -366,7 +367,8 @@ class Ledger:
 
     def given_uidvalidity(self, uidvalidity: int) -> None:
         """This one was chosen by the caller: none up to it is given any more."""
-        self._uidvalidity = max(self._uidvalidity, uidvalidity)
+        if uidvalidity < UIDVALIDITY_TOP:
+            self._uidvalidity = max(self._uidvalidity, uidvalidity)
 
     def box(self, mailbox_id: int) -> Box:
         """The mailbox, to be changed in place. Raises MailboxMissing."""

@@ -57,6 +57,7 @@ from mailkeep.store.blobs import (
 from mailkeep.store.check import Problem, account_path, verify
 from mailkeep.store.failure import translated
 from mailkeep.store.flagsets import FlagSets
+from mailkeep.store.ledger import UIDVALIDITY_TOP
 from mailkeep.store.locks import IN_COLLECTION, IN_USE, locked
 from mailkeep.store.pack_head import mend_head
 from mailkeep.store.placing import insert_email
@@ -375,9 +376,10 @@ class _Rebuild:
         )
 
     def _uidvalidity(self) -> int:
-        last = select_value(self.db, "SELECT ifnull(max(uidvalidity), 0) FROM mailbox")
-        known = select_value(self.db, "SELECT ifnull(max(uidvalidity), 0) FROM replay.mailbox")
-        return int(max(last, known))
+        known = "SELECT ifnull(max(uidvalidity), 0) FROM {} WHERE uidvalidity < ?"
+        return max(
+            int(select_value(self.db, known.format(t), (UIDVALIDITY_TOP,))) for t in ("mailbox", "replay.mailbox")
+        )
 
     def _emails(self) -> None:
         """Render every content once, in the order of the packs, from its first sound record."""
