@@ -10,7 +10,7 @@ said, may be followed by another; a refused password is final.
 
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -140,7 +140,7 @@ class Pop3Connection:
 
     async def messages(
         self, numbers: Iterable[int], *, sizes: dict[int, int], staging: Callable[[], Staging], lenient: bool = False
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncGenerator[Message, None]:
         """Each of `numbers` once, in that order. `lenient`: for one tried again, see `Pop3Client.lenient_end`.
 
         Raises Unreachable when the line is cut in the middle of one, which is the one after those that were given.
@@ -189,6 +189,11 @@ class Pop3Connection:
             if not reply.ok:
                 refused[number] = _words(reply)
         return refused
+
+    async def check(self) -> None:
+        """Raises ProtocolError when what follows the last message is no answer: its end was none."""
+        self._send("NOOP")
+        await self._reply()
 
     async def quit(self) -> None:
         """End the session; what was marked is deleted when this returns. Raises RemoteError if it was not."""
