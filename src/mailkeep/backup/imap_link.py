@@ -19,7 +19,18 @@ from mailkeep.backup.pace import is_passing, refusal
 from mailkeep.backup.quirks import Quirks
 from mailkeep.backup.stream import Stream
 from mailkeep.errors import MailkeepError, ProtocolError, RemoteError, Unreachable
-from mailkeep.wire.imap_answer import Answer, BodyChunk, Capability, Continue, Enabled, Fetched, Status
+from mailkeep.wire.imap_answer import (
+    Answer,
+    BodyChunk,
+    Capability,
+    Continue,
+    Enabled,
+    Exists,
+    Expunged,
+    Fetched,
+    Status,
+    Vanished,
+)
 from mailkeep.wire.imap_client import ImapClient, ToSend
 from mailkeep.wire.imap_command import ClientCommand
 
@@ -66,6 +77,7 @@ class ImapLink:
         self.capabilities: frozenset[str] = frozenset()
         self.enabled: frozenset[str] = frozenset()
         self.rtt_s = stream.connect_s
+        self.exists = 0  # messages of the selected mailbox, as far as told
         self.on_news: Sink | None = None  # what comes while nothing is asked
         self._loop = asyncio.get_running_loop()
         self._pending: dict[bytes, _Pending] = {}
@@ -256,6 +268,12 @@ class ImapLink:
             self._capable(answer.names)
         elif isinstance(answer, Enabled):
             self.enabled |= answer.names
+        elif isinstance(answer, Exists):
+            self.exists = answer.count
+        elif isinstance(answer, Expunged):
+            self.exists -= 1
+        elif isinstance(answer, Vanished) and not answer.earlier:
+            self.exists -= len(answer.uids)
 
     def _capable(self, names: frozenset[str]) -> None:
         self.capabilities = names

@@ -1,38 +1,42 @@
 """Another IMAP server as the backup sees it: mailboxes, UIDs, facts, bodies, and what changes them.
 
-`ImapConnection` is one logged-in connection; `Pool` is as many of them as pace and provider allow. It speaks commands of
-`wire.imap_command` through `imap_link` and turns answers into a few plain values; it knows no store but `Staging`,
+`ImapConnection` is one logged-in connection; `Pool` is as many of them as pace and provider allow. It speaks commands
+of `wire.imap_command` through `imap_link` and turns answers into a few plain values; it knows no store but `Staging`,
 into which large messages flow.
 
 The one hard idea: nothing here waits for one answer before the next question goes out. All listing is done in slices
 that are pipelined, what comes is handed on slice by slice, and reading stops when the caller is behind.
 """
 
+import asyncio
+import contextlib
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, Self
 
+from mailkeep.backup.imap_append import Appended, Appender
+from mailkeep.backup.imap_bodies import LINE_MAX, SIZE_MAX, Body, BodyRun, Clock, Lane, Wish, forms_for, lasting
+from mailkeep.backup.imap_link import ImapLink, Reply, Sink
+from mailkeep.backup.imap_login import SecretSource, close_link, open_link
+from mailkeep.backup.imap_mailboxes import RemoteMailbox, list_mailboxes
+from mailkeep.backup.pace import Pace, limits_of
 from mailkeep.backup.quirks import Quirks
-from mailkeep.backup.settings import Password, Settings, Token
+from mailkeep.backup.settings import Settings
+from mailkeep.errors import ProtocolError, RemoteBusy, RemoteError, Unreachable
 from mailkeep.mail.numset import NumSet
 from mailkeep.store.staging import Staging
+from mailkeep.wire import imap_answer as answer
+from mailkeep.wire import imap_command as command
 
-SecretSource = Password | Token | Callable[[], Awaitable[Password | Token]]
+__all__ = ["Appended", "Body", "Facts", "ImapConnection", "Listing", "Pool", "RemoteMailbox", "Selected", "open_imap"]
 
-
-@dataclass(frozen=True, slots=True)
-class RemoteMailbox:
-    """One line of LIST with what else the server said of it."""
-
-    name: str  # as the server names it, decoded; its separator is still in it
-    raw: bytes
-    separator: str | None  # None: a flat name
-    attributes: frozenset[str]  # lower case, with the backslash
-    special_use: str | None  # "\\Sent", as RFC 6154 spells it
-    subscribed: bool
-    selectable: bool
-    status: Mapping[str, int] | None = None  # MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ SIZE, as far as it said
+SLICE: Final = 5000  # answers of one slice of a listing
+SLICES_MAX: Final = 4  # not yet taken; above, nothing is read
+IDLE_S: Final = 28 * 60.0  # RFC 2177: a server may hang up after 30 minutes
+POLL_S: Final = 60.0  # where there is no IDLE
+LANE_MIN: Final = 400  # messages that make another connection worth its log-in
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,84 +70,599 @@ class Facts:
 class Listing:
     """A slice of a long listing: arrays side by side, since a million objects would not fit."""
 
-    uids: "array[int]"  # "I", rising within the slice
+    uids: "array[int]"  # "I", in the server's order, which is rising with all that we know
     flags: "array[int]"  # "I", indexes into `flagsets`
     modseqs: "array[int]"  # "Q"; 0: not said
     flagsets: Sequence[frozenset[str]]  # shared by all slices of a listing, only grows
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
-    """One message. `data` is None where there is a `problem`; a Staging is the caller's to finish or discard.
+class ImapConnection:
+    """One logged-in connection. Methods raise RemoteError, RemoteBusy, Unreachable, ProtocolError.
 
-    problem: "vanished" (expunged meanwhile), "empty" (answered with nothing), "failed" (refused each way we asked;
-    `detail` has the server's words).
+    Commands not named here go through `start` and `run`. A connection that was cut is dead, but for `bodies`, which
+    opens another one behind the same object and goes on.
     """
 
-    uid: int
-    flags: frozenset[str]
-    modseq: int | None
-    internaldate: int | None  # Unix seconds
-    size: int | None  # what the server said, which may be wrong
-    data: bytes | Staging | None
-    values: Mapping[str, Any]
-    problem: str | None = None
-    detail: str | None = None  # also a note on data that is there: "size differs", "fetched by parts"
+    def __init__(
+        self, link: ImapLink, reopen: Callable[[], "Awaitable[ImapConnection]"], *, pace: Pace, clock: Clock
+    ) -> None:
+        self._link = link
+        self._reopen = reopen
+        self._appender = Appender(link)
+        self._notified = False
+        self.pace = pace
+        self.clock = clock
+        self.prefix = ""  # of the personal namespace
+        self.separator: str | None = None
+        self.selected: Selected | None = None
 
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return self._link.capabilities
 
-class ImapConnection:
-    """One logged-in connection. Methods raise RemoteError, RemoteBusy, Unreachable, ProtocolError."""
+    @property
+    def quirks(self) -> Quirks:
+        """As found by settings, host, greeting and ID."""
+        return self._link.quirks
 
-    capabilities: frozenset[str]
-    quirks: Quirks
-    prefix: str  # of the personal namespace, "" as a rule
-    separator: str | None
-    selected: Selected | None
+    @property
+    def rtt_s(self) -> float:
+        """The round-trip time, at its best so far."""
+        return self._link.rtt_s
+
+    @property
+    def alive(self) -> bool:
+        return self._link.alive
+
+    @property
+    def compressed(self) -> bool:
+        return self._link.stream.compressed
+
+    @property
+    def bytes_in(self) -> int:
+        """On the wire, of the present line."""
+        return self._link.stream.bytes_in
+
+    def has(self, name: str) -> bool:
+        """Whether the server can do it, and may be trusted to."""
+        if name == "QRESYNC":
+            return "QRESYNC" in self._link.enabled
+        if name == "CONDSTORE":
+            return bool({"QRESYNC", "CONDSTORE"} & self._link.enabled) or (
+                "CONDSTORE" in self.capabilities and self.quirks.trust_condstore
+            )
+        return name in self.capabilities
+
+    # --- any command ---
+
+    def start(self, asked: command.ClientCommand, *, sink: Sink | None = None) -> "asyncio.Future[Reply]":
+        """Send a command at once. The future gives its Reply, NO and BAD too, or the error that cut the line."""
+        return self._link.start(asked, sink=sink)
+
+    async def run(self, asked: command.ClientCommand, *, sink: Sink | None = None) -> Reply:
+        """As `start`, waited for. Raises RemoteError or RemoteBusy for NO and BAD."""
+        return await self._link.run(asked, sink=sink)
+
+    # --- mailboxes ---
 
     async def list_mailboxes(self, *, status: bool = False) -> list[RemoteMailbox]:
-        """All mailboxes, in the server's order."""
-        raise NotImplementedError
+        """All mailboxes, in the server's order, each once; with STATUS of those that can be selected."""
+        return await list_mailboxes(self._link, status=status)
 
     async def select(
         self, name: str, *, writable: bool = False, since: tuple[int, int, NumSet | None] | None = None
     ) -> Selected:
         """`since`: (uidvalidity, modseq, known UIDs) for QRESYNC; without it, or where not trusted, a plain SELECT."""
-        raise NotImplementedError
+        resync = None
+        if since is not None and self.has("QRESYNC") and since[1] > 0:
+            resync = command.QResync(since[0], since[1], since[2] or None)
+        condstore = resync is None and self.has("CONDSTORE")
+        self.selected = None
+        self._link.exists = 0
+        asked = command.Select(name, not writable, condstore=condstore, qresync=resync)
+        reply = await self._link.run(asked)
+        selected = _selected(name, reply, resync is not None, writable)
+        if selected.uidnext == 0:
+            selected = await self._ask_uidnext(selected)
+        self.selected = selected
+        return selected
+
+    async def _ask_uidnext(self, selected: Selected) -> Selected:
+        """Old servers do not say it when they select; some not then either."""
+        reply = await self._link.start(command.Status(selected.name, ("UIDNEXT", "UIDVALIDITY")))
+        items: Mapping[str, int | str] = {}
+        for each in reply.answers:
+            if isinstance(each, answer.MailboxStatus):
+                items = each.items
+        uidnext, uidvalidity = items.get("UIDNEXT", 0), selected.uidvalidity or items.get("UIDVALIDITY", 0)
+        return Selected(
+            selected.name,
+            uidvalidity if isinstance(uidvalidity, int) else 0,
+            uidnext if isinstance(uidnext, int) else 0,
+            selected.exists,
+            selected.highestmodseq,
+            selected.permanentflags,
+            selected.changed,
+            selected.vanished,
+            selected.read_only,
+        )
+
+    async def unselect(self) -> None:
+        """Leave the mailbox without expunging."""
+        self.selected = None
+        if "UNSELECT" in self.capabilities or "IMAP4REV2" in self.capabilities:
+            await self._link.run(command.Unselect())
+
+    # --- what is in the selected mailbox ---
 
     async def uids(self) -> "array[int]":
         """All UIDs of the selected mailbox, rising ("I")."""
-        raise NotImplementedError
+        if self._link.exists <= 0:
+            return array("I")
+        if self.quirks.trust_search:
+            found = await self._search_all()
+            # A SEARCH that finds less than there is is not believed (Yahoo caps it, Domino forgets).
+            if found is not None and len(found) >= self._link.exists:
+                return found
+        listed: set[int] = set()
+        async for each in self._answers([NumSet(((1, max(1, self._link.exists)),))], ("UID",), uid=False):
+            listed.update(fetched.uid for fetched in each if fetched.uid)
+        return array("I", sorted(listed))
 
-    def facts(
-        self, uids: NumSet, *, changed_since: int | None = None, envelope: bool = False
-    ) -> AsyncIterator[list[Facts]]:
-        """In slices. UIDs that are gone are not among them."""
-        raise NotImplementedError
+    async def _search_all(self) -> "array[int] | None":
+        extended = "ESEARCH" in self.capabilities or "IMAP4REV2" in self.capabilities
+        asked = command.Search(True, command.SearchKey("ALL"), frozenset(("ALL",)) if extended else None)
+        reply = await self._link.start(asked)
+        if not reply.ok:
+            return None
+        found: set[int] = set()
+        for each in reply.answers:
+            if not isinstance(each, answer.Found) or each.numbers is None:
+                continue
+            # A set of a few octets may name four thousand million numbers.
+            if len(each.numbers) > self._link.exists + SLICE:
+                raise ProtocolError(f"{self._link.host} finds more messages than there are")
+            found.update(each.numbers)
+        return array("I", sorted(uid for uid in found if 0 < uid < 1 << 32))
 
-    def listing(self, uids: NumSet, *, changed_since: int | None = None) -> AsyncIterator[Listing]:
+    async def facts(
+        self,
+        uids: NumSet,
+        *,
+        changed_since: int | None = None,
+        envelope: bool = False,
+        items: Iterable[str] = (),
+        sink: Sink | None = None,
+    ) -> AsyncGenerator[list[Facts], None]:
+        """In slices. UIDs that are gone are not among them; `items`: more of them, such as X-GM-MSGID.
+
+        `sink` gets what else is said meanwhile (VANISHED, EXISTS).
+        """
+        wanted = ["UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE"]
+        wanted += ["MODSEQ"] if self.has("CONDSTORE") else []
+        wanted += ["ENVELOPE"] if envelope else []
+        wanted += items
+        answers = self._answers(_sets(uids, self._line_max()), wanted, changed_since=changed_since, sink=sink)
+        async with contextlib.aclosing(answers):
+            async for each in answers:
+                yield [
+                    Facts(one.uid, lasting(one.flags), one.modseq, one.size, one.internaldate, one.values)
+                    for one in each
+                    if one.uid is not None and one.flags is not None
+                ]
+
+    async def listing(
+        self, uids: NumSet, *, changed_since: int | None = None, sink: Sink | None = None
+    ) -> AsyncGenerator[Listing, None]:
         """UIDs, flags and modseqs only, for mailboxes of any size."""
-        raise NotImplementedError
+        wanted = ["UID", "FLAGS"] + (["MODSEQ"] if self.has("CONDSTORE") else [])
+        flagsets: list[frozenset[str]] = []
+        known: dict[frozenset[str], int] = {}
+        answers = self._answers(_sets(uids, self._line_max()), wanted, changed_since=changed_since, sink=sink)
+        async with contextlib.aclosing(answers):
+            async for each in answers:
+                slice_ = Listing(array("I"), array("I"), array("Q"), flagsets)
+                for one in each:
+                    if one.uid is None or one.flags is None:
+                        continue
+                    flags = lasting(one.flags)
+                    index = known.get(flags)
+                    if index is None:
+                        index = known[flags] = len(flagsets)
+                        flagsets.append(flags)
+                    slice_.uids.append(one.uid)
+                    slice_.flags.append(index)
+                    slice_.modseqs.append(one.modseq or 0)
+                yield slice_
+
+    def _line_max(self) -> int:
+        return min(LINE_MAX, (self.quirks.line_max or 8192) - 500)
+
+    async def _answers(
+        self,
+        sets: Iterable[NumSet],
+        items: Iterable[str],
+        *,
+        uid: bool = True,
+        changed_since: int | None = None,
+        sink: Sink | None = None,
+    ) -> AsyncGenerator[list[answer.Fetched], None]:
+        """FETCH answers in slices, commands pipelined, reading held back while the caller is behind."""
+        link, wanted = self._link, tuple(items)
+        ready: deque[list[answer.Fetched]] = deque()
+        news = asyncio.Event()
+        current: list[answer.Fetched] = []
+
+        def take(each: answer.Answer) -> None:
+            nonlocal current
+            if isinstance(each, answer.Fetched):
+                current.append(each)
+                if len(current) >= SLICE:
+                    ready.append(current)
+                    current = []
+                    news.set()
+                    if len(ready) > SLICES_MAX:
+                        link.hold()
+            elif sink is not None:
+                sink(each)
+
+        flying: deque[asyncio.Future[Reply]] = deque()
+        waiting = iter(sets)
+        more = True
+        try:
+            while True:
+                while more and len(flying) < self.pace.depth:
+                    numbers = next(waiting, None)
+                    more = numbers is not None
+                    if numbers is not None:
+                        future = link.start(command.Fetch(uid, numbers, wanted, changed_since), sink=take)
+                        future.add_done_callback(lambda _: news.set())
+                        flying.append(future)
+                while ready:
+                    yield ready.popleft()
+                    link.release()
+                if not flying:
+                    break
+                if flying[0].done():
+                    reply = flying.popleft().result()
+                    link.checked(reply, "FETCH")
+                    continue
+                news.clear()
+                await news.wait()
+            if current:
+                yield current
+        finally:
+            link.release()
+            if flying and link.alive and not all(future.done() for future in flying):
+                link.abort()  # its answers are on their way, and nobody would take them
 
     def bodies(
-        self, uids: Sequence[int], *, staging: Callable[[], Staging], items: Iterable[str] = ()
-    ) -> AsyncIterator[Body]:
-        """Every UID of `uids` exactly once, window by window as given, within a window in the server's order."""
-        raise NotImplementedError
+        self,
+        uids: Sequence[int],
+        *,
+        staging: Callable[[], Staging],
+        items: Iterable[str] = (),
+        size_max: int = SIZE_MAX,
+    ) -> AsyncGenerator[Body, None]:
+        """Every UID of `uids` exactly once, window by window as given, within a window in the server's order.
+
+        A line that is cut is opened again, a bounded number of times, and the mailbox selected again. Raises what ends
+        the run; what came before is good. Close the iterator (`aclosing`) when you stop early.
+        """
+        run = BodyRun(uids, self._wish(staging, items, size_max), pace=self.pace, clock=self.clock)
+        return run.bodies([self._lane()])
+
+    def _wish(self, staging: Callable[[], Staging], items: Iterable[str], size_max: int) -> Wish:
+        assert self.selected is not None, "no mailbox is selected"
+        wanted = ["UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE"]
+        wanted += ["MODSEQ"] if self.has("CONDSTORE") else []
+        return Wish(
+            (*wanted, *items),
+            forms_for(self.quirks.fetch_item, read_only=self.selected.read_only),
+            staging,
+            size_max,
+            self.quirks.reject_body_regex,
+            self._line_max(),
+        )
+
+    def _lane(self) -> Lane:
+        return Lane(self._link, self._renew, self._link.stream.bytes_in)
+
+    async def _renew(self) -> ImapLink:
+        """Another line with the same mailbox selected. Raises RemoteError when it is not the same any more."""
+        before = self.selected
+        fresh = await self._reopen()
+        self._link, self._appender = fresh._link, fresh._appender  # one and the same class
+        if before is not None:
+            now = await self.select(before.name, writable=not before.read_only)
+            if now.uidvalidity != before.uidvalidity:
+                raise RemoteError(f"{self._link.host} has made {before.name} anew while it was read; pull again")
+        return self._link
+
+    # --- changing ---
+
+    async def append(
+        self,
+        mailbox: str,
+        data: bytes | Sequence[bytes],
+        *,
+        flags: Iterable[str] = (),
+        internaldate: int | None = None,
+    ) -> "asyncio.Future[Appended]":
+        """Returns when the message is on its way, so awaiting the call keeps its pace; the future says how it ended.
+
+        `data` may be an mmap or memoryview, or pieces. The future raises RemoteError (`code`: TOOBIG, TRYCREATE, …),
+        RemoteBusy, Unreachable.
+        """
+        return await self._appender.append(mailbox, data, flags=flags, internaldate=internaldate)
+
+    # --- waiting for news ---
+
+    async def notify(self) -> bool:
+        """Ask for news of all mailboxes at once (RFC 5465); `idle` then waits for them. False: it cannot."""
+        if "NOTIFY" not in self.capabilities:
+            return False
+        events = ("MessageNew", "MessageExpunge", "FlagChange")
+        groups = (
+            command.NotifyGroup("SELECTED", events),
+            command.NotifyGroup("PERSONAL", (*events, "MailboxName")),
+        )
+        reply = await self._link.start(command.Notify(groups))
+        self._notified = reply.ok
+        return self._notified
 
     async def idle(self, timeout_s: float) -> bool:
-        """Wait for news of the selected mailbox; False when the time is over."""
-        raise NotImplementedError
+        """Wait for news of the selected mailbox (after `notify`: of any); False when the time is over."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        can_idle = "IDLE" in self.capabilities and self.quirks.idle
+        while (left := end - loop.time()) > 0:
+            if not (can_idle or self._notified):
+                if await self._poll(min(left, POLL_S)):
+                    return True
+            elif await self._listen(min(left, IDLE_S), can_idle):
+                return True
+        return False
+
+    async def _listen(self, seconds: float, can_idle: bool) -> bool:
+        heard = asyncio.Event()
+
+        def hear(each: answer.Answer) -> None:
+            if isinstance(each, _NEWS):
+                heard.set()
+
+        self._link.on_news = hear
+        link = self._link
+        going = asyncio.Event()
+        idling = None
+        if can_idle:
+            asked = command.Idle()
+            idling = link.start(asked, sink=hear, on_continue=lambda _: going.set(), patient=True)
+            idling.add_done_callback(lambda _: heard.set())
+            idling.add_done_callback(lambda _: going.set())
+        try:
+            async with asyncio.timeout(seconds):
+                await heard.wait()
+        except TimeoutError:
+            pass
+        finally:
+            link.on_news = None
+        if idling is not None:
+            if not idling.done():
+                async with asyncio.timeout(link.timeout_s):
+                    await going.wait()
+                link.stream.write(b"DONE\r\n")
+            link.checked(await idling, "IDLE")
+        elif not heard.is_set():
+            await link.run(command.Noop())  # keeps the line, and shows whether it is there
+        return heard.is_set()
+
+    async def _poll(self, seconds: float) -> bool:
+        heard: list[answer.Answer] = []
+        await self.clock.sleep(seconds)
+        await self._link.run(command.Noop(), sink=heard.append)
+        return any(isinstance(each, _NEWS) for each in heard)
+
+    # --- ending ---
 
     async def logout(self) -> None:
         """Say good-bye; never raises."""
-        raise NotImplementedError
+        await close_link(self._link)
 
     def abort(self) -> None:
-        raise NotImplementedError
+        """Cut the line."""
+        self._link.abort()
+
+
+_NEWS = (answer.Exists, answer.Expunged, answer.Vanished, answer.Fetched, answer.MailboxStatus, answer.Listed)
+
+
+def _selected(name: str, reply: Reply, resynced: bool, writable: bool) -> Selected:
+    codes: dict[str, Any] = {}
+    exists = 0
+    changed: list[tuple[int, frozenset[str], int]] = []
+    gone: list[NumSet] = []
+    for each in reply.answers:
+        if isinstance(each, answer.Exists):
+            exists = each.count
+        elif isinstance(each, answer.Status) and each.code is not None:
+            codes[each.code.name] = each.code.value
+        elif isinstance(each, answer.Vanished):
+            gone.append(each.uids)
+        elif isinstance(each, answer.Fetched) and each.uid is not None and each.flags is not None:
+            changed.append((each.uid, lasting(each.flags), each.modseq or 0))
+
+    def number(code: str) -> int:
+        value = codes.get(code)
+        return value if isinstance(value, int) else 0
+
+    permanent = codes.get("PERMANENTFLAGS")
+    return Selected(
+        name,
+        number("UIDVALIDITY"),
+        number("UIDNEXT"),
+        exists,
+        number("HIGHESTMODSEQ") or None,
+        permanent if isinstance(permanent, frozenset) else frozenset(),
+        changed,
+        _union(gone) if resynced else None,
+        not writable or reply.code == "READ-ONLY",
+    )
+
+
+def _union(sets: list[NumSet]) -> NumSet:
+    if len(sets) < 2:
+        return sets[0] if sets else NumSet()
+    return NumSet.parse(b",".join(map(bytes, sets)), ranges_max=1 << 24)
+
+
+def _sets(uids: NumSet, line_max: int) -> Iterator[NumSet]:
+    """The set in pieces whose text fits into a line."""
+    ranges: list[tuple[int, int]] = []
+    octets = 0
+    for low, high in uids.ranges:
+        size = len(f"{low}:{high},")
+        if octets + size > line_max and ranges:
+            yield NumSet(tuple(ranges))
+            ranges, octets = [], 0
+        ranges.append((low, high))
+        octets += size
+    if ranges or uids.star_ranges:
+        yield NumSet(tuple(ranges), uids.star_ranges)
+
+
+class Pool:
+    """Connections to one account on one server, opened when they are needed, up to what pace allows."""
+
+    def __init__(self, open_one: Callable[[], Awaitable[ImapConnection]], pace: Pace) -> None:
+        """`open_one` gives a connection that uses this `pace`."""
+        self._open_one = open_one
+        self._pace = pace
+        self._idle: list[ImapConnection] = []
+        self._count = 0  # in use, idle and being opened
+        self._freed = asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> "AsyncGenerator[ImapConnection, None]":
+        """One connection for the time of the block; waits while all are in use. Raises as `open_imap` does."""
+        connection = await self._get()
+        try:
+            yield connection
+        finally:
+            await self._put(connection)
+
+    async def bodies(
+        self,
+        first: ImapConnection,
+        uids: Sequence[int],
+        *,
+        staging: Callable[[], Staging],
+        items: Iterable[str] = (),
+        size_max: int = SIZE_MAX,
+    ) -> AsyncGenerator[Body, None]:
+        """As `first.bodies`, with help from more connections where the line is long and there is much to fetch."""
+        assert first.selected is not None, "no mailbox is selected"
+        wanted = min(self._pace.lanes(first.rtt_s), max(1, len(uids) // LANE_MIN))
+        others = await self._others(first.selected, wanted - 1)
+        try:
+            run = BodyRun(uids, first._wish(staging, items, size_max), pace=self._pace, clock=first.clock)
+            lanes = [each._lane() for each in (first, *others)]
+            async with contextlib.aclosing(run.bodies(lanes)) as bodies:
+                async for body in bodies:
+                    yield body
+        finally:
+            for each in others:
+                await self._put(each)
+
+    async def _others(self, selected: Selected, count: int) -> list[ImapConnection]:
+        """Up to `count` more with the same mailbox selected; a server that refuses one is not asked for more."""
+        others = []
+        for _ in range(count):
+            if self._count >= self._pace.connections and not self._idle:
+                break
+            try:
+                one = await self._get()
+            except (RemoteBusy, Unreachable):
+                self._pace.crowded()
+                break
+            try:
+                now = await one.select(selected.name, writable=not selected.read_only)
+                same = now.uidvalidity == selected.uidvalidity
+            except (RemoteError, Unreachable, ProtocolError):
+                one.abort()
+                same = False
+            if not same:
+                await self._put(one)
+                break
+            others.append(one)
+        return others
+
+    async def _get(self) -> ImapConnection:
+        async with self._freed:
+            while not self._idle and self._count >= self._pace.connections:
+                await self._freed.wait()
+            while self._idle:
+                one = self._idle.pop()
+                if one.alive:
+                    return one
+                self._count -= 1
+            self._count += 1
+        try:
+            return await self._open_one()
+        except BaseException:
+            await self._gone()
+            raise
+
+    async def _put(self, one: ImapConnection) -> None:
+        if not one.alive:
+            await self._gone()
+            return
+        async with self._freed:
+            self._idle.append(one)
+            self._freed.notify()
+
+    async def _gone(self) -> None:
+        async with self._freed:
+            self._count -= 1
+            self._freed.notify()
+
+    async def close(self) -> None:
+        """Log out of all that are idle. Never raises."""
+        idle, self._idle = self._idle, []
+        self._count -= len(idle)
+        await asyncio.gather(*(one.logout() for one in idle))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: object) -> None:
+        await self.close()
 
 
 async def open_imap(
-    settings: Settings, secret: SecretSource, quirks: Quirks, *, timeout_s: float = 60
+    settings: Settings,
+    secret: SecretSource,
+    quirks: Quirks,
+    *,
+    timeout_s: float = 60,
+    pace: Pace | None = None,
+    clock: Clock | None = None,
+    compress: bool | None = None,
 ) -> ImapConnection:
-    """Connect, TLS, log in (one try), ID, ENABLE, NAMESPACE. Raises Unreachable, RemoteError, BadCredentials."""
-    raise NotImplementedError
+    """Connect, TLS, log in (one try), ID, ENABLE, NAMESPACE, COMPRESS. `pace`: what is known of the host.
+
+    Raises Unreachable, Untrusted, BadCredentials, TlsRequired, RemoteError, RemoteBusy, ProtocolError, ConfigError.
+    """
+    link, space = await open_link(settings, secret, quirks, timeout_s=timeout_s, compress=compress)
+    known = pace or Pace(limits_of(link.quirks, settings))
+    ticking = clock or Clock()
+
+    async def reopen() -> ImapConnection:
+        return await open_imap(
+            settings, secret, quirks, timeout_s=timeout_s, pace=known, clock=ticking, compress=compress
+        )
+
+    connection = ImapConnection(link, reopen, pace=known, clock=ticking)
+    if space is not None:
+        connection.prefix, connection.separator = space.prefix, space.separator
+    return connection
