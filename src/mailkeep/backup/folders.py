@@ -1,6 +1,6 @@
-"""The folders of a server beside our mailboxes: placed once, followed when they are renamed, kept when they are deleted.
+"""The folders of a server beside our mailboxes: placed once, followed when renamed, kept when deleted.
 
-Which name a folder gets is said by `names`; here it is done. Synchronous, in threads; knows the store and no connection.
+Which name a folder gets is said by `names`; here it is done. Synchronous, in threads; knows the store, no connection.
 The hard idea is that a folder, once placed, stays where it is: its row holds the id of our mailbox, so the owner may
 rename that, and a server's other name for it moves it only when both sides still called it the same.
 """
@@ -15,7 +15,7 @@ import msgspec
 from mailkeep.backup.books import STEP, Policy, read_cursor
 from mailkeep.backup.imap_remote import RemoteMailbox
 from mailkeep.backup.recognise import unretired
-from mailkeep.errors import MailboxExists, MailboxMissing, NotAllowed
+from mailkeep.errors import LimitReached, MailboxExists, MailboxMissing, NotAllowed
 from mailkeep.mail.mailbox_name import INBOX
 from mailkeep.store.account import Account
 from mailkeep.store.mailboxes import DEFAULT_MAILBOXES, Mailbox
@@ -54,27 +54,39 @@ class Tree:
         return [box for name, box in self.boxes.items() if name not in self.listed]
 
 
-def place(account: Account, tree: Tree, policy: Policy, wanted: Iterable[RemoteMailbox]) -> None:
-    """A mailbox and a row for each folder that has none; subscriptions as the server has them now."""
-    boxes = {box.id: box for box in account.mailboxes()}
+def place(account: Account, tree: Tree, policy: Policy, wanted: Iterable[RemoteMailbox]) -> dict[str, str]:
+    """A mailbox and a row for each folder that has none; subscriptions as the server has them now.
+
+    Returns what could not be placed, with the reason.
+    """
+    ours = {box.id: box for box in account.mailboxes()}
+    due = []
     for folder in wanted:
         box = tree.boxes.get(folder.name)
-        cursor = read_cursor(box.cursor if box is not None else None)
-        known = box is not None and box.mailbox in boxes
-        if known and cursor.subscribed == folder.subscribed:
-            continue
+        known = box is not None and box.mailbox in ours
+        if not known or read_cursor(box.cursor if box else None).subscribed != folder.subscribed:
+            due.append(folder)
+    refused: dict[str, str] = {}
+    if due:
         with account.transaction() as transaction:
-            if known and box is not None and box.mailbox is not None:
-                mailbox = boxes[box.mailbox]
-            else:
-                mailbox = _made(transaction, tree, folder)
-            transaction.subscribe(mailbox.name, folder.subscribed)
-            cursor.subscribed = folder.subscribed
-            if box is None:
-                box = RemoteBox(0, policy.remote, str(folder.name))
-            made = replace(box, mailbox=mailbox.id, cursor=msgspec.json.encode(cursor))
-            tree.boxes[folder.name] = transaction.put_remote_box(made)
-        boxes[mailbox.id] = mailbox
+            for folder in due:
+                try:
+                    _place(transaction, tree, policy, folder)
+                except (NotAllowed, LimitReached) as error:
+                    refused[folder.name] = error.text
+    return refused
+
+
+def _place(transaction: Transaction, tree: Tree, policy: Policy, folder: RemoteMailbox) -> None:
+    box = tree.boxes.get(folder.name) or RemoteBox(0, policy.remote, str(folder.name))
+    cursor = read_cursor(box.cursor)
+    mailbox = next((each for each in transaction.mailboxes() if each.id == box.mailbox), None)
+    if mailbox is None:
+        mailbox = _made(transaction, tree, folder)
+    transaction.subscribe(mailbox.name, folder.subscribed)
+    cursor.subscribed = folder.subscribed
+    made = replace(box, mailbox=mailbox.id, cursor=msgspec.json.encode(cursor))
+    tree.boxes[folder.name] = transaction.put_remote_box(made)
 
 
 def _made(transaction: Transaction, tree: Tree, folder: RemoteMailbox) -> Mailbox:

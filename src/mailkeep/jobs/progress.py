@@ -15,6 +15,7 @@ class Progress:
     total: int = 0
     done: int = 0
     items: int = 0
+    items_total: int = 0  # as far as it is known; 0: not
     what: str = ""
 
     def report(self, *, done: int = 0, items: int = 0, what: str | None = None) -> None:
