@@ -44,5 +44,5 @@ def test_the_directions_are_those_enforced() -> None:
     for above, below in (("app", "config"), ("cli", "app")):
         assert table[above] == {below}
         table[above] |= table[below]
-    everywhere = {"errors", "log"}
+    everywhere = {"errors", "secret", "log"}
     assert table == {floor: allowed - everywhere for floor, allowed in FLOORS.items() if floor not in everywhere}
