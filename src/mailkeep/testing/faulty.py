@@ -101,7 +101,9 @@ class Faulty:
     def change(self, **changes: Any) -> None:
         """Replace some of the faults, from the next command on; their counts begin anew."""
         self.state.faults = dataclasses.replace(self.state.faults, **changes)
-        self.state.counts.clear()
+        counts = self.state.counts
+        for rule in [rule for rule in counts if (rule if isinstance(rule, str) else rule[0]) in changes]:
+            del counts[rule]
 
     def commands(self, pattern: bytes) -> list[bytes]:
         """The commands seen that match a regex, without regard to case."""

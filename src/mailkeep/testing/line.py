@@ -53,8 +53,8 @@ class Line:
         limit = faults.cut_after_bytes
         if limit is not None and self.sent + len(data) >= limit:
             counts = self.server.counts
-            if faults.cut_times is None or counts["cut"] < faults.cut_times:
-                counts["cut"] += 1
+            if faults.cut_times is None or counts["cut_after_bytes"] < faults.cut_times:
+                counts["cut_after_bytes"] += 1
                 await self._send(data[: max(limit - self.sent, 0)])
                 raise Closed
         await self._send(data)

@@ -172,9 +172,9 @@ class PopSession:
 
     async def _enter(self, user: bytes, password: bytes) -> None:
         server, faults = self.server, self.server.faults
-        if server.first("in_use", faults.pop.in_use):
+        if server.first("pop", faults.pop.in_use):
             await self.write(pop3.err("Mailbox is locked by another session", "IN-USE"))
-        elif server.first("unavailable", faults.login_unavailable):
+        elif server.first("login_unavailable", faults.login_unavailable):
             await self.write(pop3.err("Temporary failure", "SYS/TEMP"))
         elif faults.login_refused is not None:
             await self.write(pop3.err(faults.login_refused))

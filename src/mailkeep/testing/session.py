@@ -262,7 +262,7 @@ class Session:
         server, faults = self.server, self.server.faults
         if self.peer.user is not None:
             raise Refused("BAD", "Logged in already")
-        if server.first("unavailable", faults.login_unavailable):
+        if server.first("login_unavailable", faults.login_unavailable):
             raise Refused("NO", "Temporary authentication failure", "UNAVAILABLE")
         if faults.login_refused is not None:
             code = re.match(r"\[([^\]]+)\] +", faults.login_refused)

@@ -38,8 +38,8 @@ class State:
         for number, rule in enumerate(self.faults.breaks):
             if not re.search(rule.at, line, re.IGNORECASE):
                 continue
-            self.counts["break", number] += 1
-            struck = self.counts["break", number] - rule.nth
+            self.counts["breaks", number] += 1
+            struck = self.counts["breaks", number] - rule.nth
             if struck >= 0 and (rule.times is None or struck < rule.times):
                 found = rule
         return found
@@ -51,13 +51,13 @@ class State:
                 continue
             self.counts["busy", number] += 1
             if self.counts["busy", number] % rule.every == 0:
-                self.counts["refused", number] += 1
-                if rule.times is None or self.counts["refused", number] <= rule.times:
+                self.counts["busy", -1 - number] += 1  # below zero: how often it struck
+                if rule.times is None or self.counts["busy", -1 - number] <= rule.times:
                     return rule
         return None
 
     def first(self, name: str, limit: int) -> bool:
-        """Whether this is among the first `limit` times that something happens."""
+        """Whether this is among the first `limit` times that something happens; `name` is the fault's."""
         if limit <= self.counts[name]:
             return False
         self.counts[name] += 1
