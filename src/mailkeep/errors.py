@@ -16,6 +16,7 @@ peer: no path, no password, no other user's data. Each door maps classes to its 
     │  ├─ MailboxMissing / MailboxExists
     │  ├─ MessageMissing        the bytes or the row are gone (expunged and collected)
     │  ├─ NotAllowed            e.g. delete INBOX, write to a read-only mailbox, a bad name
+    │  │  └─ AccountReadOnly    clients may only read this account
     │  ├─ OverQuota
     │  ├─ LimitReached          message, mailbox count, keyword count
     │  ├─ StoreBusy             temporary: another process holds the write lock
@@ -93,6 +94,13 @@ class MessageMissing(StoreError):
 
 class NotAllowed(StoreError):
     """The store's rules forbid it."""
+
+
+class AccountReadOnly(NotAllowed):
+    """Clients may read the account, not change it."""
+
+    def __init__(self, text: str = "The account may only be read") -> None:
+        super().__init__(text)
 
 
 class OverQuota(StoreError):

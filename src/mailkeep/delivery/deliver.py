@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Sequence
 
 from mailkeep.delivery.route import Recipient
-from mailkeep.errors import MailboxMissing, MailkeepError, OverQuota
+from mailkeep.errors import AccountReadOnly, MailboxMissing, MailkeepError, OverQuota
 from mailkeep.mail.ids import MailboxId
 from mailkeep.store.mailboxes import INBOX
 from mailkeep.store.offload import Offload
@@ -70,7 +70,10 @@ async def _place(
         transaction.append(mailbox, staged, internaldate=internaldate)
 
     try:
-        await offload.write(store.account(recipient.account.id), work)
+        account = store.account(recipient.account.id)
+        if account.info.read_only:  # since a moment ago
+            return AccountReadOnly("This mailbox takes no mail")
+        await offload.write(account, work)
     except OverQuota:
         quota = recipient.account.quota
         return never_fits() if quota is not None and staged.size > quota else full_now()

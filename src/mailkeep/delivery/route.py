@@ -7,7 +7,7 @@ then the postmaster. Knows no protocol and opens no account.
 from dataclasses import dataclass
 from typing import Final
 
-from mailkeep.errors import AccountMissing
+from mailkeep.errors import AccountMissing, AccountReadOnly
 from mailkeep.store.account import AccountInfo
 from mailkeep.store.accounts import Directory
 
@@ -31,7 +31,13 @@ class Routes:
     postmaster: str | None = None
 
     def find(self, local: str, domain: str | None = None) -> Recipient:
-        """Raises AccountMissing."""
+        """Raises AccountMissing, AccountReadOnly."""
+        recipient = self._find(local, domain)
+        if recipient.account.read_only:
+            raise AccountReadOnly("This mailbox takes no mail")
+        return recipient
+
+    def _find(self, local: str, domain: str | None) -> Recipient:
         address = local if domain is None else f"{local}@{domain}"
         account = self._account(local, domain)
         if account is not None:

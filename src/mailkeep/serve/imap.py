@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from mailkeep import log
-from mailkeep.errors import MailkeepError
+from mailkeep.errors import AccountReadOnly, MailkeepError
 from mailkeep.serve import imap_login
 from mailkeep.serve.imap_append import Incoming
 from mailkeep.serve.imap_commands import COMMANDS, Entry, State
@@ -290,6 +290,9 @@ class ImapSession:
     def _perform(self, tag: bytes, command: Command, entry: "Entry") -> None:
         """Run a command on the spot as far as that goes."""
         peer = self._peer
+        if entry.writes and peer.account.info.read_only:
+            self._finish(tag, from_error(AccountReadOnly()), renumbers=entry.renumbers(command))
+            return
         try:
             result = entry.run(peer, command)
             if not isinstance(result, Reply):

@@ -6,7 +6,7 @@ the mailbox is missing. The message flows into the store's staging; it is parsed
 
 from functools import partial
 
-from mailkeep.errors import LimitReached, MailboxMissing, MailkeepError, OverQuota
+from mailkeep.errors import AccountReadOnly, LimitReached, MailboxMissing, MailkeepError, OverQuota
 from mailkeep.mail.flags import RECENT, Flags, canonical
 from mailkeep.serve.imap_peer import Peer
 from mailkeep.serve.imap_reply import Reply, from_error, no, ok
@@ -23,7 +23,9 @@ class Incoming:
     __slots__ = ("_command", "_error", "_flags", "_name", "_peer", "_staging", "tag")
 
     def __init__(self, peer: Peer, tag: bytes, command: Append) -> None:
-        """Raises MailboxMissing, OverQuota, LimitReached, ProtocolError for a flag that cannot be set."""
+        """Raises AccountReadOnly, MailboxMissing, OverQuota, LimitReached, ProtocolError for a flag that cannot be."""
+        if peer.account.info.read_only:
+            raise AccountReadOnly
         self.tag = tag
         self._peer = peer
         self._command = command

@@ -59,12 +59,17 @@ def _search_by_uid(command: Search) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`fresh`: all news may be told before it runs. `renumbers`: removals may be told once it has run."""
+    """`fresh`: all news may be told before it runs. `renumbers`: removals may be told once it has run.
+
+    `writes`: not in an account that may only be read. SELECT, CLOSE and FETCH are careful by themselves there, APPEND
+    is no command of this table, and SUBSCRIBE changes no mail.
+    """
 
     state: State
     run: Callable[[Peer, Any], Result]
     fresh: Decide = _never
     renumbers: Decide = _always
+    writes: bool = False
 
 
 def _idle(peer: Peer, command: wire.Idle) -> Reply:
@@ -86,9 +91,9 @@ COMMANDS: dict[type, Entry] = {
     wire.Authenticate: Entry(State.NOT_AUTHENTICATED, imap_login.authenticate),
     wire.Enable: Entry(_AUTH, imap_login.enable),
     wire.Select: Entry(_AUTH, imap_select.select),
-    wire.Create: Entry(_AUTH, imap_mailboxes.create),
-    wire.Delete: Entry(_AUTH, imap_mailboxes.delete),
-    wire.Rename: Entry(_AUTH, imap_mailboxes.rename),
+    wire.Create: Entry(_AUTH, imap_mailboxes.create, writes=True),
+    wire.Delete: Entry(_AUTH, imap_mailboxes.delete, writes=True),
+    wire.Rename: Entry(_AUTH, imap_mailboxes.rename, writes=True),
     wire.Subscribe: Entry(_AUTH, imap_mailboxes.subscribe),
     wire.Unsubscribe: Entry(_AUTH, imap_mailboxes.subscribe),
     wire.List: Entry(_AUTH, imap_list.list_mailboxes),
@@ -98,10 +103,10 @@ COMMANDS: dict[type, Entry] = {
     wire.Check: Entry(_SELECTED, imap_select.check),
     wire.Close: Entry(_SELECTED, imap_select.close),
     wire.Unselect: Entry(_SELECTED, imap_select.unselect),
-    wire.Expunge: Entry(_SELECTED, imap_change.expunge, _always),
+    wire.Expunge: Entry(_SELECTED, imap_change.expunge, _always, writes=True),
     wire.Search: Entry(_SELECTED, imap_search.search, _search_by_uid, _search_by_uid),
     wire.Fetch: Entry(_SELECTED, imap_fetch.fetch, _by_uid, _by_uid),
-    wire.Store: Entry(_SELECTED, imap_change.store, _by_uid, _by_uid),
-    wire.Copy: Entry(_SELECTED, imap_change.copy, _no_numbers),
-    wire.Move: Entry(_SELECTED, imap_change.move, _no_numbers),
+    wire.Store: Entry(_SELECTED, imap_change.store, _by_uid, _by_uid, writes=True),
+    wire.Copy: Entry(_SELECTED, imap_change.copy, _no_numbers, writes=True),
+    wire.Move: Entry(_SELECTED, imap_change.move, _no_numbers, writes=True),
 }

@@ -167,7 +167,7 @@ def fetch(peer: Peer, command: Fetch) -> Result:
     plan = compile_items(items, enabled.utf8)
     if command.vanished:
         peer.write(vanished_earlier(peer, _known(peer, command), command.changed_since or 0))
-    if plan.marks_seen and not view.read_only and _unseen(peer, view, spans):
+    if plan.marks_seen and not peer.read_only and _unseen(peer, view, spans):
         return _mark_and_fetch(peer, plan, spans)
     if plan.in_memory:
         return _from_memory(peer, view, plan, spans=spans)

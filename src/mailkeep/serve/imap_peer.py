@@ -91,6 +91,11 @@ class Peer:
         assert self.view is not None
         return self.view
 
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing may be changed in the selected mailbox: opened so, or the account may only be read."""
+        return self.selected.read_only or self.account.info.read_only
+
     # --- selection ---
     def select(self, view: View) -> None:
         """Enter the selected state."""

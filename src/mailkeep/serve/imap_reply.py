@@ -49,6 +49,7 @@ _CODES: tuple[tuple[type[MailkeepError], bytes], ...] = (
     (errors.MailboxMissing, b"NONEXISTENT"),
     (errors.MailboxExists, b"ALREADYEXISTS"),
     (errors.MessageMissing, b"EXPUNGEISSUED"),
+    (errors.AccountReadOnly, b"NOPERM"),
     (errors.NotAllowed, b"CANNOT"),
     (errors.OverQuota, b"OVERQUOTA"),
     (errors.LimitReached, b"LIMIT"),

@@ -36,10 +36,14 @@ def select(peer: Peer, command: Select) -> Result:
         peer.enabled.condstore = True
     mailbox = peer.mailbox(command.mailbox)
     recent = (mailbox.recent_from, mailbox.uidnext)
-    claims = recent[0] < recent[1] and not command.read_only and not peer.enabled.rev2
+    claims = recent[0] < recent[1] and not _read_only(peer, command) and not peer.enabled.rev2
     if peer.account.loaded(mailbox.id) and not claims:
         return _open(peer, command, mailbox, index=peer.account.index(mailbox.id), recent=recent)
     return _prepare_and_open(peer, command, mailbox, claims=claims)
+
+
+def _read_only(peer: Peer, command: Select) -> bool:
+    return command.read_only or peer.account.info.read_only
 
 
 async def _prepare_and_open(peer: Peer, command: Select, mailbox: Mailbox, *, claims: bool) -> Reply:
@@ -63,7 +67,8 @@ def _open(
     peer: Peer, command: Select, mailbox: Mailbox, *, index: MailboxIndex, recent: tuple[int, int]
 ) -> Generator[bytes, None, Reply]:
     account = peer.account
-    view = View(index, account.flagset, peer.enabled, read_only=command.read_only)
+    read_only = _read_only(peer, command)
+    view = View(index, account.flagset, peer.enabled, read_only=read_only)
     if recent[0] < recent[1] and not peer.enabled.rev2:
         view.recent.append(recent)
     peer.select(view)
@@ -71,9 +76,8 @@ def _open(
     qresync = command.qresync
     if qresync is not None and qresync.uidvalidity == index.uidvalidity:
         yield from _resynchronise(peer, view, qresync)
-    if command.read_only:
-        return ok(b"EXAMINE completed", b"READ-ONLY")
-    return ok(b"SELECT completed", b"READ-WRITE")
+    done = b"EXAMINE completed" if command.read_only else b"SELECT completed"
+    return ok(done, b"READ-ONLY" if read_only else b"READ-WRITE")
 
 
 def _greeting(peer: Peer, view: View, mailbox: Mailbox) -> bytes:
@@ -184,9 +188,9 @@ def unselect(peer: Peer, command: Unselect) -> Reply:
 
 def close(peer: Peer, command: Close) -> Reply | Coroutine[Any, Any, Reply]:
     """Expunge without telling (RFC 9051 section 6.4.1), unless the mailbox is read-only."""
-    view = peer.selected
+    view, read_only = peer.selected, peer.read_only
     peer.unselect()
-    if view.read_only or not has_deleted(peer, view.index):
+    if read_only or not has_deleted(peer, view.index):
         return ok(b"CLOSE completed")
     return _expunge_silently(peer, view.index.mailbox_id)
 

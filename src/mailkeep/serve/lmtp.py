@@ -15,6 +15,7 @@ from mailkeep.delivery.deliver import check_room, deliver
 from mailkeep.delivery.route import Recipient, Routes
 from mailkeep.errors import (
     AccountMissing,
+    AccountReadOnly,
     LimitReached,
     MailboxMissing,
     MailkeepError,
@@ -52,6 +53,8 @@ def reply_for(error: MailkeepError) -> Reply:
     match error:
         case AccountMissing():
             return Reply(550, "5.1.1", error.text)
+        case AccountReadOnly():
+            return Reply(550, "5.2.1", error.text)  # RFC 3463 section 3.3: not accepting messages
         case OverQuota():
             return Reply(452, "4.2.2", error.text) if error.temporary else Reply(552, "5.2.2", error.text)
         case StoreFull():

@@ -21,6 +21,7 @@ from typing import Final, assert_never
 from mailkeep import __version__, log
 from mailkeep.errors import (
     AccountMissing,
+    AccountReadOnly,
     BadCredentials,
     ConfigError,
     LoginThrottled,
@@ -65,6 +66,8 @@ def err_for(error: MailkeepError) -> bytes:
             return err(error.text, "SYS/PERM")
         case LoginThrottled():
             return err(error.text, "SYS/TEMP")
+        case AccountReadOnly():
+            return err(error.text, "SYS/PERM")
         case ProtocolError() | NotAllowed() | ConfigError():
             return err(error.text)
         case MessageMissing():
@@ -92,6 +95,7 @@ class Maildrop:
         "locked",
         "mailbox_id",
         "sizes",
+        "uidls",
         "uids",
         "uidvalidity",
     )
@@ -103,6 +107,7 @@ class Maildrop:
         self.uids: array[int] = array("I")
         self.emails: array[int] = array("Q")
         self.sizes: array[int] = array("Q")
+        self.uidls: dict[int, str] = {}  # by UID: those that clients know from where the message was before
         self.deleted: set[int] = set()  # positions
         self.locked = False
         self._lock = contextlib.ExitStack()
@@ -123,6 +128,8 @@ class Maildrop:
                 drop.uids.append(uid)
                 drop.emails.append(email)
                 drop.sizes.append(size)
+            if some := uids[start : start + ROWS]:
+                drop.uidls.update(account.uidls(inbox.id, some[0], some[-1]))
         return drop
 
     def position(self, number: int) -> int:
@@ -136,7 +143,8 @@ class Maildrop:
         return len(self.uids) - len(self.deleted), sum(self.sizes) - sum(self.sizes[p] for p in self.deleted)
 
     def uidl(self, position: int) -> str:
-        return f"{self.uidvalidity:08x}{self.uids[position]:08x}"
+        uid = self.uids[position]
+        return self.uidls.get(uid) or f"{self.uidvalidity:08x}{uid:08x}"
 
     def message(self, position: int) -> bytes:
         """A small message. One look-up and one read bring those that follow, too, if the client goes through the list.
@@ -388,6 +396,8 @@ class Pop3Session:
     async def _update(self, drop: Maildrop) -> None:
         """UPDATE: all or nothing. When it fails the client hears so, and finds everything again next time."""
         try:
+            if drop.account.info.read_only:  # since a moment ago
+                raise AccountReadOnly
             await self._services.offload.write(drop.account, drop.expunge)
             self._conn.write(ok("Bye"))
         except MailkeepError as error:
@@ -536,6 +546,8 @@ class Pop3Session:
     def _dele(self, command: Command) -> None:
         drop = self._open_drop()
         position = drop.position(command.numbers[0])
+        if drop.account.info.read_only:
+            raise AccountReadOnly
         try:
             drop.take_lock()
         except StoreBusy:

@@ -361,11 +361,12 @@ class Account:
         with self._read() as db:
             return remote_rows.find_origins(db, origins)
 
-    def uidls(self, mailbox_id: int) -> dict[int, str]:
-        """UIDLs of its messages that POP3 clients know by another than ours, by UID."""
+    def uidls(self, mailbox_id: int, first: int = 1, last: int = UID_MASK) -> dict[int, str]:
+        """UIDLs of messages (UIDs first to last) that POP3 clients know by another than ours, by UID."""
+        base = mailbox_id << UID_BITS
         with self._read() as db:
             sql = f"SELECT key & {UID_MASK}, uidl FROM uidl WHERE key BETWEEN ? AND ?"
-            return dict(select(db, sql, (mailbox_id << UID_BITS, mailbox_id << UID_BITS | UID_MASK)))
+            return dict(select(db, sql, (base | first, base | last)))
 
     # ---- other people's servers: see `remote_rows`
 

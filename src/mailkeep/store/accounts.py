@@ -55,6 +55,11 @@ class Directory:
         with self._lock, translated():
             yield self._db
 
+    def version(self) -> tuple[int, int]:
+        """Another one whenever something was changed, here or by another process."""
+        with self.database() as db:
+            return db.data_version(), db.total_changes()
+
     @contextmanager
     def _write(self) -> Iterator[apsw.Connection]:
         with self.database() as db:

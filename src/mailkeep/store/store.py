@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from mailkeep.errors import AccountMissing, StoreError, StoreReadOnly
+from mailkeep.mail.ids import AccountId
 from mailkeep.store.account import Account, AccountInfo, Surroundings
 from mailkeep.store.accounts import Directory
 from mailkeep.store.failure import translated
@@ -44,6 +45,7 @@ class Store:
         self._loop_thread = 0
         self._poll: asyncio.TimerHandle | None = None
         self._sync: asyncio.TimerHandle | None = None
+        self._directory_version = (0, 0)
         self._closed = False
         with translated():
             for path in (root, root / "accounts", self._tmp, root / "run"):
@@ -153,9 +155,21 @@ class Store:
     def _poll_all(self) -> None:
         if self._loop is None:
             return
+        with suppress(StoreError):
+            self.refresh_infos()
         for account in list(self._accounts.values()):
             self._refresh(account)
         self._poll = self._loop.call_later(POLL_S, self._poll_all)
+
+    def refresh_infos(self) -> None:
+        """Take in what was changed in the directory about the accounts in use: who may write is asked of them."""
+        version = self.directory.version()
+        if version == self._directory_version:
+            return
+        self._directory_version = version
+        infos = {info.id: info for info in self.directory.list()}
+        for id, account in list(self._accounts.items()):
+            account.info = infos.get(AccountId(id), account.info)
 
     def _sync_all(self) -> None:
         """Sync the flag changes of the last half second, in the background."""
