@@ -9,6 +9,7 @@ import asyncio
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final, Literal
 
 import mailkeep
@@ -187,6 +188,8 @@ async def _authenticate(link: ImapLink, name: str, settings: Settings, secret: P
     reply = await link.start(command.Authenticate(name, initial), on_continue=respond)
     if failure:
         raise failure[0]
+    if not reply.ok and mechanism.problem:
+        reply.status = replace(reply.status, text=f"{reply.status.text} ({mechanism.problem})")
     if reply.ok and not mechanism.done:
         raise Untrusted(f"{link.host} did not prove that it knows the password; it may not be what it says it is")
     return reply

@@ -7,7 +7,7 @@ same in many ways: Gmail's XLIST names, `\\HasNoChildren` in any case, a mailbox
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from mailkeep.backup.imap_link import ImapLink, Reply
 from mailkeep.wire import imap_answer as answer
@@ -44,8 +44,8 @@ class RemoteMailbox:
     special_use: str | None  # "\\Sent", as RFC 6154 spells it
     subscribed: bool
     selectable: bool
-    # MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ SIZE APPENDLIMIT, as far as it said
-    status: Mapping[str, int] | None = None
+    # MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ SIZE APPENDLIMIT (numbers) and MAILBOXID (text), as far as it said
+    status: Mapping[str, Any] | None = None
 
 
 async def list_mailboxes(link: ImapLink, *, status: bool) -> list[RemoteMailbox]:
@@ -57,7 +57,7 @@ async def list_mailboxes(link: ImapLink, *, status: bool) -> list[RemoteMailbox]
     listed: dict[bytes, answer.Listed] = {}
     attributes: dict[bytes, frozenset[str]] = {}
     subscribed: set[bytes] = set()
-    told: dict[bytes, Mapping[str, int]] = {}
+    told: dict[bytes, Mapping[str, Any]] = {}
     for each in answers:
         if isinstance(each, answer.Listed):
             if each.kind == "LSUB" or "\\subscribed" in each.attributes:
@@ -67,7 +67,7 @@ async def list_mailboxes(link: ImapLink, *, status: bool) -> list[RemoteMailbox]
                     listed[each.raw] = each
                 attributes[each.raw] = attributes.get(each.raw, frozenset()) | each.attributes
         elif isinstance(each, answer.MailboxStatus):
-            told[each.raw] = _numbers(each.items)
+            told[each.raw] = _checked(each.items)
     found = [_mailbox(each, attributes[raw], raw in subscribed) for raw, each in listed.items() if each.name]
     if status:
         missing = [each for each in found if each.selectable and each.raw not in told]
@@ -81,6 +81,7 @@ def _status_items(link: ImapLink) -> tuple[str, ...]:
     if link.enabled & {"QRESYNC", "CONDSTORE"} or ("CONDSTORE" in link.capabilities and link.quirks.trust_condstore):
         items.append("HIGHESTMODSEQ")
     items += ["SIZE"] if "STATUS=SIZE" in link.capabilities else []
+    items += ["MAILBOXID"] if "OBJECTID" in link.capabilities else []
     items += ["APPENDLIMIT"] if "APPENDLIMIT" in link.capabilities else []
     return tuple(items)
 
@@ -114,13 +115,13 @@ async def _plain(link: ImapLink) -> list[answer.Answer]:
 
 async def _ask_status(
     link: ImapLink, mailboxes: list[RemoteMailbox], items: tuple[str, ...]
-) -> dict[bytes, Mapping[str, int]]:
+) -> dict[bytes, Mapping[str, Any]]:
     """STATUS of each, pipelined; those that are refused are left out."""
-    told: dict[bytes, Mapping[str, int]] = {}
+    told: dict[bytes, Mapping[str, Any]] = {}
 
     def take(each: answer.Answer) -> None:
         if isinstance(each, answer.MailboxStatus):
-            told[each.raw] = _numbers(each.items)
+            told[each.raw] = _checked(each.items)
 
     depth = 1 if link.quirks.pipeline_depth == 1 else STATUS_DEPTH
     for start in range(0, len(mailboxes), depth):
@@ -130,8 +131,9 @@ async def _ask_status(
     return told
 
 
-def _numbers(items: Mapping[str, int | str]) -> Mapping[str, int]:
-    return {name: value for name, value in items.items() if isinstance(value, int)}
+def _checked(items: Mapping[str, int | str]) -> Mapping[str, Any]:
+    """Numbers that are numbers, and the one text."""
+    return {name: value for name, value in items.items() if isinstance(value, int) or name == "MAILBOXID"}
 
 
 def _mailbox(each: answer.Listed, attributes: frozenset[str], subscribed: bool) -> RemoteMailbox:

@@ -76,6 +76,14 @@ class Listing:
     flagsets: Sequence[frozenset[str]]  # shared by all slices of a listing, only grows
 
 
+Helpers = Callable[["ImapConnection", int], "contextlib.AbstractAsyncContextManager[list[ImapConnection]]"]
+
+
+@contextlib.asynccontextmanager
+async def _alone(_first: "ImapConnection", _messages: int) -> "AsyncGenerator[list[ImapConnection], None]":
+    yield []
+
+
 class ImapConnection:
     """One logged-in connection. Methods raise RemoteError, RemoteBusy, Unreachable, ProtocolError.
 
@@ -88,6 +96,7 @@ class ImapConnection:
     ) -> None:
         self._link = link
         self._reopen = reopen
+        self.helpers: Helpers = _alone  # a pool lends more connections to `bodies`
         self._appender = Appender(link)
         self._notified = False
         self.pace = pace
@@ -336,7 +345,7 @@ class ImapConnection:
             if flying and link.alive and not all(future.done() for future in flying):
                 link.abort()  # its answers are on their way, and nobody would take them
 
-    def bodies(
+    async def bodies(
         self,
         uids: Sequence[int],
         *,
@@ -346,11 +355,16 @@ class ImapConnection:
     ) -> AsyncGenerator[Body, None]:
         """Every UID of `uids` exactly once, window by window as given, within a window in the server's order.
 
-        A line that is cut is opened again, a bounded number of times, and the mailbox selected again. Raises what ends
-        the run; what came before is good. Close the iterator (`aclosing`) when you stop early.
+        Connections of the same pool help where that makes it faster. A line that is cut is opened again, a bounded
+        number of times, and the mailbox selected again. Raises what ends the run; what came before is good. Close the
+        iterator (`aclosing`) when you stop early.
         """
         run = BodyRun(uids, self._wish(staging, items, size_max), pace=self.pace, clock=self.clock)
-        return run.bodies([self._lane()])
+        async with self.helpers(self, len(uids)) as others:
+            lanes = [each._lane() for each in (self, *others)]
+            async with contextlib.aclosing(run.bodies(lanes)) as bodies:
+                async for body in bodies:
+                    yield body
 
     def _wish(self, staging: Callable[[], Staging], items: Iterable[str], size_max: int) -> Wish:
         assert self.selected is not None, "no mailbox is selected"
@@ -535,12 +549,18 @@ class Pool:
     """Connections to one account on one server, opened when they are needed, up to what pace allows."""
 
     def __init__(self, open_one: Callable[[], Awaitable[ImapConnection]], pace: Pace) -> None:
-        """`open_one` gives a connection that uses this `pace`."""
+        """`open_one` gives a connection that uses this `pace`, which the caller reads and keeps."""
         self._open_one = open_one
-        self._pace = pace
+        self.pace = pace
+        self._rtt_s = 0.0
         self._idle: list[ImapConnection] = []
         self._count = 0  # in use, idle and being opened
         self._freed = asyncio.Condition()
+
+    @property
+    def size(self) -> int:
+        """How many connections make sense now: 1 until the first has shown how far away the server is."""
+        return self.pace.lanes(self._rtt_s)
 
     @contextlib.asynccontextmanager
     async def connection(self) -> "AsyncGenerator[ImapConnection, None]":
@@ -551,55 +571,44 @@ class Pool:
         finally:
             await self._put(connection)
 
-    async def bodies(
-        self,
-        first: ImapConnection,
-        uids: Sequence[int],
-        *,
-        staging: Callable[[], Staging],
-        items: Iterable[str] = (),
-        size_max: int = SIZE_MAX,
-    ) -> AsyncGenerator[Body, None]:
-        """As `first.bodies`, with help from more connections where the line is long and there is much to fetch."""
-        assert first.selected is not None, "no mailbox is selected"
-        wanted = min(self._pace.lanes(first.rtt_s), max(1, len(uids) // LANE_MIN))
-        others = await self._others(first.selected, wanted - 1)
+    @contextlib.asynccontextmanager
+    async def _others(self, first: ImapConnection, messages: int) -> "AsyncGenerator[list[ImapConnection], None]":
+        """More connections with the mailbox of `first`, where the line is long and there is much to fetch."""
+        wanted = min(self.size, max(1, messages // LANE_MIN)) - 1
+        others: list[ImapConnection] = []
         try:
-            run = BodyRun(uids, first._wish(staging, items, size_max), pace=self._pace, clock=first.clock)
-            lanes = [each._lane() for each in (first, *others)]
-            async with contextlib.aclosing(run.bodies(lanes)) as bodies:
-                async for body in bodies:
-                    yield body
+            while len(others) < wanted and (self._idle or self._count < self.pace.connections):
+                one = await self._join(first)
+                if one is None:
+                    break
+                others.append(one)
+            yield others
         finally:
-            for each in others:
-                await self._put(each)
-
-    async def _others(self, selected: Selected, count: int) -> list[ImapConnection]:
-        """Up to `count` more with the same mailbox selected; a server that refuses one is not asked for more."""
-        others = []
-        for _ in range(count):
-            if self._count >= self._pace.connections and not self._idle:
-                break
-            try:
-                one = await self._get()
-            except (RemoteBusy, Unreachable):
-                self._pace.crowded()
-                break
-            try:
-                now = await one.select(selected.name, writable=not selected.read_only)
-                same = now.uidvalidity == selected.uidvalidity
-            except (RemoteError, Unreachable, ProtocolError):
-                one.abort()
-                same = False
-            if not same:
+            for one in others:
                 await self._put(one)
-                break
-            others.append(one)
-        return others
+
+    async def _join(self, first: ImapConnection) -> ImapConnection | None:
+        """One that helps `first`. None: a server that refuses one is not asked for more."""
+        before = first.selected
+        assert before is not None
+        try:
+            one = await self._get()
+        except (RemoteBusy, Unreachable):
+            self.pace.crowded()
+            return None
+        try:
+            now = await one.select(before.name, writable=not before.read_only)
+        except (RemoteError, Unreachable, ProtocolError):
+            one.abort()
+        else:
+            if now.uidvalidity == before.uidvalidity:
+                return one
+        await self._put(one)
+        return None
 
     async def _get(self) -> ImapConnection:
         async with self._freed:
-            while not self._idle and self._count >= self._pace.connections:
+            while not self._idle and self._count >= self.pace.connections:
                 await self._freed.wait()
             while self._idle:
                 one = self._idle.pop()
@@ -608,10 +617,13 @@ class Pool:
                 self._count -= 1
             self._count += 1
         try:
-            return await self._open_one()
+            one = await self._open_one()
         except BaseException:
             await self._gone()
             raise
+        self._rtt_s = one.rtt_s
+        one.helpers = self._others
+        return one
 
     async def _put(self, one: ImapConnection) -> None:
         if not one.alive:
