@@ -42,7 +42,7 @@ _TOKEN = re.compile(
 )
 # Only these two are ever escaped. A backslash before anything else is meant: a separator that was not escaped.
 _ESCAPED = re.compile(rb"\\([\"\\])")
-_SIGNED = re.compile(rb"[0-9]{1,19}")
+_DIGITS = re.compile(rb"[0-9]{1,20}")  # number64, and Gmail's unsigned ones
 # date-time = date-day-fixed "-" date-month "-" date-year SP time SP zone; also as RFC 5322 writes it, also without zone
 _DATE_TIME = re.compile(
     rb" *(?:[A-Za-z]{3}, *)?([0-9]{1,2})[- ]([A-Za-z]{3})[a-z]*[- ]([0-9]{4}) +([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?"
@@ -251,14 +251,14 @@ class _Items:
             fetched.internaldate = unix_time(value) if isinstance(value, bytes) else None
         elif name == "MODSEQ":
             number = value[0] if isinstance(value, tuple) and value else value
-            if isinstance(number, bytes) and _SIGNED.fullmatch(number):  # 19 digits
+            if isinstance(number, bytes) and _DIGITS.fullmatch(number):
                 number = int(number)
             fetched.modseq = number if isinstance(number, int) and number <= NUMBER_MAX else None
         elif name == "X-GM-LABELS":
             labels = value if isinstance(value, tuple) else (value,)
             self.values[name] = tuple(decode_label(raw) for raw in labels if isinstance(raw, bytes))
         elif name in ("X-GM-MSGID", "X-GM-THRID"):
-            if isinstance(value, bytes) and _SIGNED.fullmatch(value) and value.isdigit():
+            if isinstance(value, bytes) and _DIGITS.fullmatch(value):
                 value = int(value)
             self.values[name] = value if isinstance(value, int) else None
         elif name in ("EMAILID", "THREADID", "PREVIEW"):

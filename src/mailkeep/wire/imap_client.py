@@ -217,6 +217,8 @@ class ImapClient:
 
     def receive(self, data: bytes | memoryview) -> None:
         """Octets from the server."""
+        if self._lost:
+            return
         if not isinstance(data, bytes):
             data = bytes(data)
         if self._pos == len(self._data) and not self._pieces:

@@ -146,7 +146,10 @@ def _clean(text: str) -> str:
 
 
 def _once(message: str) -> _Script:
-    """PLAIN: [authzid] UTF8NUL authcid UTF8NUL passwd, as typed: SASLprep is the server's part. EXTERNAL: the user to act as, or nothing for whom the certificate names."""
+    """PLAIN: [authzid] UTF8NUL authcid UTF8NUL passwd, as typed: SASLprep is the server's part.
+
+    EXTERNAL: the user to act as, or nothing for whom the certificate names.
+    """
     yield None
     yield _Said(message.encode(), done=True)
 
