@@ -1,4 +1,4 @@
-"""The scripted servers, driven by the standard library's imaplib and poplib as strangers: what each kind promises to do."""
+"""The scripted servers, driven by imaplib and poplib as strangers: what each kind promises to do."""
 
 import contextlib
 import imaplib
@@ -393,7 +393,8 @@ def test_domino() -> None:
 
 def test_limits_on_names_and_keywords() -> None:
     changes: dict[str, Any] = {
-        "name_max": 10, "name_forbidden": "?", "depth_max": 2, "keywords_max": 2, "keyword_length_max": 8, "append_max": 1000,
+        "name_max": 10, "name_forbidden": "?", "depth_max": 2,
+        "keywords_max": 2, "keyword_length_max": 8, "append_max": 1000,
     }  # fmt: skip
     with filled(**changes) as server, imap(server) as client:
         for name in ("MuchTooLongAName", "Wh?t", "a/b/c"):
