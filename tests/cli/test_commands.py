@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mailkeep.cli import main, output
+from mailkeep.store.mailboxes import GONE
 from mailkeep.store.store import Store
 from tests.server import program, run_command
 
@@ -86,6 +87,55 @@ def test_users_are_added_listed_and_removed(tmp_path: Path) -> None:
     assert asked.returncode == 2 and "--yes" in asked.stderr
     assert "Removed bela" in run_command("user", "remove", "bela", "--yes", *data).stdout
     assert run_command("user", "passwd", "bela", "--password-stdin", *data, stdin="y\n", check=False).returncode == 2
+
+
+def test_access_is_set_and_shown(keep: Keep, tmp_path: Path) -> None:
+    data = ["--data", str(keep.data)]
+    added = run_command("user", "add", "old", "--read-only", "--password-stdin", "--json", *data, stdin="x\n")
+    assert json.loads(added.stdout)["access"] == "read"
+    assert {row["name"]: row["access"] for row in keep.facts("user", "list")["accounts"]} == {
+        "anna@example.org": "full",
+        "old": "read",
+    }
+    assert re.search(r"old .* read ", keep("user", "list"))
+    keep("import", folder(tmp_path / "mail", 2), "--user", "old")
+    assert keep.subjects("old", "INBOX") == ["0", "1"], "an import is no client"
+    assert "read and change" in keep("user", "access", "OLD", "full")
+    assert "only read" in keep("user", "access", "anna@example.org", "read")
+    assert {row["name"]: row["access"] for row in keep.facts("user", "list")["accounts"]} == {
+        "anna@example.org": "read",
+        "old": "full",
+    }
+    assert "no account" in keep("user", "access", "nobody", "read", code=2)
+    keep("user", "access", "old", "write", code=2)
+
+
+def test_what_is_gone_is_hidden_and_shown(keep: Keep, tmp_path: Path) -> None:
+    keep("import", folder(tmp_path / "mail", 3), "--user", "anna@example.org")
+    store = Store.open(keep.data)
+    account = store.account("anna@example.org")
+    with account.transaction() as tx:
+        tx.store_flags(tx.find("INBOX"), [2], "+", frozenset({GONE}))
+    store.close()
+    assert keep.facts("user", "gone", "anna@example.org", "hide")["moved"] == 1
+    assert keep.subjects("anna@example.org", "INBOX") == ["0", "2"]
+    assert keep.facts("user", "list")["accounts"][0]["gone"] == "hide"
+    assert keep.facts("import", tmp_path / "mail", "--user", "anna@example.org")["added"] == 0
+    assert "1 message moved" in keep("user", "gone", "anna@example.org", "show")
+    assert sorted(keep.subjects("anna@example.org", "INBOX")) == ["0", "1", "2"]
+    assert keep.facts("verify")["sound"] is True
+    keep("user", "gone", "nobody", "hide", code=2)
+
+
+def test_other_names_come_and_go(keep: Keep) -> None:
+    assert "as well" in keep("user", "alias", "anna@example.org", "Info@example.org")
+    assert keep.facts("user", "list")["accounts"][0]["aliases"] == ["Info@example.org"]
+    keep("user", "alias", "anna@example.org", "info@EXAMPLE.org", code=2)
+    keep("user", "alias", "anna@example.org", "anna@example.org", code=2)
+    keep("user", "alias", "anna@example.org", "two words", code=2)
+    keep("user", "alias", "nobody", "x@example.org", code=2)
+    assert keep.facts("user", "alias", "info@example.org", "INFO@example.org", "--remove")["aliases"] == []
+    keep("user", "alias", "anna@example.org", "info@example.org", "--remove", code=2)
 
 
 def test_an_empty_password_is_none(tmp_path: Path) -> None:

@@ -86,9 +86,7 @@ class Directory:
         access: Access = "full",
     ) -> AccountInfo:
         """Make an account with the default mailboxes. Raises AccountExists, NotAllowed for a bad name."""
-        name = name.strip()
-        if not name or len(name) > NAME_MAX or any(char <= " " or char in '/\\"\x7f' for char in name):
-            raise NotAllowed("This cannot be the name of an account")
+        name = _checked(name)
         with self._write() as db:
             if self._find(db, name) is not None:
                 raise AccountExists("An account of that name is there already")
@@ -175,16 +173,19 @@ class Directory:
     # ---- other names
 
     def add_alias(self, name: str, alias: str) -> None:
-        """Another name for an account. Raises AccountExists when it is taken."""
+        """Another name for an account. Raises AccountExists when it is taken, NotAllowed for a bad one."""
+        alias = _checked(alias)
         with self._write() as db:
             info = self._existing(db, name)
             if self._find(db, alias) is not None:
                 raise AccountExists("An account of that name is there already")
-            db.execute("INSERT INTO alias VALUES (?, ?, ?)", (fold(alias), alias.strip(), info.id))
+            db.execute("INSERT INTO alias VALUES (?, ?, ?)", (fold(alias), alias, info.id))
 
-    def remove_alias(self, alias: str) -> None:
+    def remove_alias(self, alias: str, *, of: int) -> bool:
+        """Whether the account had that other name."""
         with self._write() as db:
-            db.execute("DELETE FROM alias WHERE folded = ?", (fold(alias),))
+            db.execute("DELETE FROM alias WHERE folded = ? AND account = ?", (fold(alias), of))
+            return bool(db.changes())
 
     def aliases(self, id: int) -> tuple[str, ...]:
         with self.database() as db:
@@ -211,6 +212,13 @@ class Directory:
             "INSERT INTO credential VALUES (?, ?, ?)",
             [(id, mechanism, value) for mechanism, value in credentials.items()],
         )
+
+
+def _checked(name: str) -> str:
+    name = name.strip()
+    if not name or len(name) > NAME_MAX or any(char <= " " or char in '/\\"\x7f' for char in name):
+        raise NotAllowed("This cannot be the name of an account")
+    return name
 
 
 def _info(row: Any) -> AccountInfo:
