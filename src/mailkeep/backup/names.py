@@ -350,9 +350,9 @@ def target_names(
     without any mapping by special use. `known`: what an earlier run decided, our name → the server's name.
     """
     mapper = _Mapper(target, {}, {}, tuple(into.split("/")) if into else ())
-    mapper.there = {mapper.key(box.name): str(box.name) for box in there}
+    mapper.there = {mapper.key(box.name): box.name for box in there}
     for name, use in special_uses(there, target.prefix).items():
-        mapper.uses.setdefault(use, str(name))
+        mapper.uses.setdefault(use, name)
     mailboxes = sorted(ours, key=lambda each: (each.name != INBOX, each.name))
     for each in mailboxes:
         name = (known or {}).get(each.name, "")
