@@ -1,4 +1,4 @@
-"""Coverage-guided octets into the client's IMAP codec: answers come, ProtocolErrors at most, and cutting changes nothing.
+"""Coverage-guided octets into the client's IMAP codec: answers come, ProtocolErrors at most; cutting changes nothing.
 
 Alone: `python tests/fuzz/fuzz_imap_answer.py -runs=100000`.
 """
@@ -17,8 +17,8 @@ with atheris.instrument_imports(include=["mailkeep"]):
 # Octets alone would take for ever to spell an answer: in half of the runs each octet below 0x80 stands for a word.
 WORDS = (
     b"* |1 |4294967296 |FETCH (|UIDFETCH (|UID |FLAGS (|\\Seen|)|(|[|]|BODY[|BODY[] |BODY.PEEK[HEADER] |RFC822 |"
-    b'HEADER.FIELDS (|<0> |{0}\r\n|{3}\r\n|{3+}\r\n|~{1}\r\n|{40}\r\n|{99999999999}\r\n|abc|\r\n|\n|\r|"|\\|NIL|LIST |LSUB |'
-    b"XLIST |STATUS |SEARCH |ESEARCH (TAG |ALL |COUNT |OK [|NO |BYE |COPYUID 1 1:9 2|APPENDUID 1 2|CAPABILITY |"
+    b'HEADER.FIELDS (|<0> |{0}\r\n|{3}\r\n|{3+}\r\n|~{1}\r\n|{40}\r\n|{99999999999}\r\n|abc|\r\n|\n|\r|"|\\|NIL|'
+    b"LIST |LSUB |XLIST |STATUS |SEARCH |ESEARCH (TAG |ALL |COUNT |OK [|NO |BYE |COPYUID 1 1:9 2|APPENDUID 1 2|CAPABILITY |"
     b"PERMANENTFLAGS (|MODIFIED |UNSEEN |VANISHED |(EARLIER) |1:9|,|:|*|ID (|NAMESPACE (((|QUOTA |QUOTAROOT |"
     b'EXISTS|EXPUNGE|RECENT|ENABLED |\0STREAMED|\0|\xff|&AOk-|&|-|/|+ |+\r\n|a1 OK |a1 NO [|x|7| |INTERNALDATE "|'
     b'1-Feb-1994 00:00:00 +0000"|RFC822.SIZE |-1|MODSEQ (|ENVELOPE (|BODYSTRUCTURE (|X-GM-LABELS (|X-GM-MSGID |'

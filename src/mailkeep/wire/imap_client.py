@@ -38,8 +38,8 @@ ANSWER_MAX = 64 << 20  # octets: SEARCH in a mailbox of six million messages
 LITERAL_MINUS_MAX = 4096  # RFC 7888 section 5
 _MOVED_MIN = 64 << 10  # octets: what is less is joined again rather than moved
 
-# literal = "{" number64 ["+"] "}" ; literal8 = "~{" … ; at the end of a line, behind one of these
-_ANNOUNCED = re.compile(rb"(?<=[ ()\]>])~?\{([0-9]{1,40})\+?\}\Z")
+# literal = "{" number64 ["+"] "}" ; literal8 = "~{" … ; at the end of a line, behind one of these on the same line
+_ANNOUNCED = re.compile(rb"[ ()\]>](~?\{([0-9]{1,40})\+?\})\Z")
 _ANNOUNCED_MAX = 48  # octets
 _NON_SYNC = re.compile(rb"\{([0-9]+)\+\}\r\n")
 
@@ -324,9 +324,9 @@ class ImapClient:
 
     def _literal(self, match: re.Match[bytes], after: int) -> BodyStart | None:
         """A literal is announced; its octets begin at `after`. None: it stays in its answer."""
-        size = int(match[1])
+        size = int(match[2])
         if size > self.inline_max:
-            text = b"".join((*self._moved, self._data[self._pos : match.start()]))
+            text = b"".join((*self._moved, self._data[self._pos : match.start(1)]))
             head = fetch_head(text)
             if head is not None:
                 self._moved = [text + STREAMED_TOKEN]
