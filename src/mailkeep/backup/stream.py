@@ -158,7 +158,7 @@ class Stream(asyncio.Protocol):
         if self._paused and self._transport is not None:
             self._drainer = self._drainer or self._loop.create_future()
             await self._bounded(self._drainer, "takes nothing any more")
-        if self._transport is None:
+        if self.closed:
             raise self._lost()
 
     async def start_tls(self) -> None:
@@ -364,9 +364,10 @@ class Stream(asyncio.Protocol):
             self._shake_hands()
             if self._shaking is not None:
                 return
+        plain: list[bytes] = []
         try:
-            while plain := self._tls.read(TLS_READ):
-                self._put(plain)
+            while piece := self._tls.read(TLS_READ):  # a record at a time: 16 KiB at most
+                plain.append(piece)
             self._eof = True
         except ssl.SSLWantReadError:
             pass
@@ -375,6 +376,9 @@ class Stream(asyncio.Protocol):
         except ssl.SSLError as error:
             self._tls_failed(error)
             return
+        finally:
+            if plain:
+                self._put(plain[0] if len(plain) == 1 else b"".join(plain))
         self._send_tls()  # key updates, alerts
 
     def _tls_failed(self, error: ssl.SSLError) -> None:
