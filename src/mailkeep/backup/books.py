@@ -355,10 +355,13 @@ class Books:
             for mailbox, ours in places.items():
                 if when is None:
                     transaction.store_flags(mailbox, ours, "-", frozenset((GONE,)))
+                    transaction.show_gone(mailbox, ours)
                 elif self.policy.mirror:
                     transaction.expunge(mailbox, ours, only_deleted=False)
                 else:
                     transaction.store_flags(mailbox, ours, "+", frozenset((GONE,)))
+                    if self.policy.hide:
+                        transaction.hide_gone(mailbox, ours)
             transaction.set_gone(box.id, uids, when)
 
     # ---- another UIDVALIDITY

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from mailkeep.errors import MailkeepError
 from mailkeep.jobs.progress import FAULTS_KEPT_MAX
 from mailkeep.store.remotes import State
 
@@ -117,6 +118,7 @@ class RemoteReport:
     removed: list[str] = field(default_factory=list)  # folders that the server has no more
     notes: list[str] = field(default_factory=list)
     error: str | None = None  # why the run could not go on (log-in, network)
+    failure: MailkeepError | None = None  # … as it was raised, for the exit code
     stopped: str | None = None  # why it ended before its end
     resume_at: int | None = None  # Unix seconds: when a byte budget allows to go on
 

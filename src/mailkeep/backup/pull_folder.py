@@ -1,14 +1,15 @@
 """One folder from a server into its mailbox here: look what changed, follow flags and losses, fetch what is new.
 
 Knows one connection and one folder's `Books`. It may be cut anywhere and called again with the same `FolderPull`: what
-was committed is on the books, and what seems to break the connection is asked for alone, and booked when it does so
-again, so that one message never stops a folder.
+was committed is on the books. That one message never stops a folder is seen to by `imap_bodies`, which gives each UID
+an answer; what it could not get is booked here.
 
 The hard idea is that fetching and writing overlap: a batch is hashed, rendered and committed in a thread while the next
 is on its way, and no more than these two are ever held.
 """
 
 import asyncio
+import contextlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
@@ -31,8 +32,6 @@ from mailkeep.backup.plan import (
 )
 from mailkeep.backup.quirks import Quirks
 from mailkeep.backup.recognise import Theirs
-from mailkeep.backup.replaced import is_replacement
-from mailkeep.errors import ProtocolError, Unreachable
 from mailkeep.mail.flags import Flags
 from mailkeep.mail.numset import NumSet
 from mailkeep.mail.selection import Known, Need, Selection
@@ -42,8 +41,7 @@ from mailkeep.store.staging import Staging
 BATCH_MESSAGES: Final = 200
 BATCH_BYTES: Final = 16 << 20
 DECIDE_MAX: Final = 64 << 20  # of a larger message only the facts are looked at
-CUTS_MAX: Final = 2  # without a message between them: then the next ones are asked for one by one
-ALONE: Final = 200  # so many
+SIZE_MAX: Final = 2 << 30  # of one message, where no other limit is set
 
 
 @dataclass(slots=True)
@@ -66,9 +64,7 @@ class FolderPull:
     books: Books
     wanted: Wanted
     progress: int = 0
-    cuts: int = 0
     expected: bool = False
-    suspects: "array[int]" = field(default_factory=lambda: array("I"))  # that broke the connection when alone
 
     async def run(self, connection: ImapConnection, retired: RemoteBox | None) -> None:
         """Everything. Raises RemoteError, Unreachable, StoreError; the books are right whenever it does."""
@@ -261,35 +257,25 @@ class FolderPull:
         return array("I", sorted(left))
 
     async def _fetch(self, connection: ImapConnection, uids: "array[int]") -> None:
-        writer = Writer(self)
+        wanted, writer = self.wanted, Writer(self)
+        items = tuple(name for name, needs in ITEMS.items() if connection.has(needs))
+        coming = connection.bodies(uids, staging=wanted.stage, items=items, size_max=wanted.size_max or SIZE_MAX)
         try:
-            if self.suspects or self.cuts >= CUTS_MAX:
-                uids = await self._alone(connection, uids, writer)
-            async for body in connection.bodies(uids, staging=self.wanted.stage):
-                await writer.add(body)
-        except (Unreachable, ProtocolError):
-            self.cuts = 0 if writer.taken else self.cuts + 1
-            raise
+            async with contextlib.aclosing(coming) as bodies:
+                async for body in bodies:
+                    await writer.add(body)
         finally:
             # Also when the run is being stopped: what is here is committed.
             await writer.close()
 
-    async def _alone(self, connection: ImapConnection, uids: "array[int]", writer: "Writer") -> "array[int]":
-        """The next ones one by one, for one of them breaks the connection. Twice alone: it is that one."""
-        for uid in uids[:ALONE]:
-            if uid in self.suspects:
-                await writer.add(Body(uid, frozenset(), None, None, None, None, {}, "failed", BREAKS))
-                continue
-            self.suspects.append(uid)
-            async for body in connection.bodies([uid], staging=self.wanted.stage):
-                await writer.add(body)
-            self.suspects.remove(uid)
-        self.cuts = 0
-        return uids[ALONE:]
 
-
-BREAKS: Final = "the connection breaks when it is asked for"
-STATES: Final = {"empty": State.EMPTY, "failed": State.REFUSED}
+ITEMS: Final = {"EMAILID": "OBJECTID", "X-GM-MSGID": "X-GM-EXT-1", "X-GM-LABELS": "X-GM-EXT-1"}
+STATES: Final = {
+    "empty": State.EMPTY,
+    "failed": State.REFUSED,
+    "replaced": State.REPLACED,
+    "too large": State.TOO_LARGE,
+}
 
 
 @dataclass(slots=True)
@@ -352,18 +338,17 @@ class Writer:
         """What to put on the books for a body; None for what vanished while it was asked for."""
         flags = clean_flags(body.flags)
         if body.problem == "vanished":
+            self.pull.books.ledger.server -= 1
             return None
         if body.problem is not None or body.data is None:
             tries = self.pull.books.tries.get(body.uid, 0) + 1
             state = STATES.get(body.problem or "", State.FAILED)
-            return Row(body.uid, flags, state=state, detail=tried(tries, body.detail))
+            detail = body.detail or (f"{body.size:,} bytes" if body.size and state is State.TOO_LARGE else None)
+            return Row(body.uid, flags, state=state, detail=tried(tries, detail))
         wanted = self.pull.wanted
         staged = staged_of(body)
         row = Row(body.uid, flags, body.internaldate, staged=staged, labels=tuple(body.values.get("X-GM-LABELS") or ()))
-        if is_replacement(staged.data(), wanted.quirks.reject_body_regex):
-            tries = self.pull.books.tries.get(body.uid, 0) + 1
-            row.state, row.detail = State.REPLACED, tried(tries, "the server gives a text of its own instead")
-        elif wanted.selection.need() > Need.FACTS and not self._takes(body, flags, staged.data()):
+        if wanted.selection.need() > Need.FACTS and not self._takes(body, flags, staged.data()):
             row.state = State.FILTERED
         if row.state is not State.KEPT:
             staged.close()
@@ -395,9 +380,7 @@ async def _flags_of(connection: ImapConnection, uids: NumSet) -> Any:
 
 def abilities(connection: ImapConnection) -> Abilities:
     """What the server says it can, as far as it is trusted."""
-    names, quirks = connection.capabilities, connection.quirks
-    qresync = "QRESYNC" in names and quirks.trust_qresync
-    return Abilities(qresync, ("CONDSTORE" in names or qresync) and quirks.trust_condstore)
+    return Abilities(connection.has("QRESYNC"), connection.has("CONDSTORE"))
 
 
 def theirs_of(facts: Facts, quirks: Quirks) -> Theirs:

@@ -23,6 +23,8 @@ COMMANDS: Final = {
     "user": ("user", "user"),
     "remote": ("remote", "remote"),
     "import": ("imports", "import_mail"),
+    "pull": ("pull", "pull"),
+    "status": ("pull", "status"),
     "verify": ("care", "verify"),
     "repair": ("care", "repair"),
     "gc": ("care", "gc"),

@@ -1,0 +1,419 @@
+"""A run over one IMAP remote: all its folders into its archive account, and the ledger of what came of it.
+
+Knows connections and the order of things; one folder is `pull_folder`'s, Gmail's labels are `gmail`'s, POP3 is
+`pop3_pull`'s. Nothing stops a run but what would stop every folder: a refused log-in, a server that stays away, a full
+disk. What goes wrong with one folder is booked there, and the run goes on.
+
+The hard idea is doing nothing, fast: one LIST with STATUS tells which folders did not change, and only the others are
+opened, on as many connections as the server bears.
+"""
+
+import asyncio
+import hashlib
+import time
+from array import array
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from mailkeep import log
+from mailkeep.backup import folders, names
+from mailkeep.backup.books import Books, Policy, read_cursor
+from mailkeep.backup.context import Context
+from mailkeep.backup.imap_remote import ImapConnection, Pool, RemoteMailbox, open_imap
+from mailkeep.backup.ledger import FolderLedger, RemoteReport
+from mailkeep.backup.login import secret_of
+from mailkeep.backup.pace import Pace, limits_of
+from mailkeep.backup.plan import Difference, Folder, Renamed, Said, Way, choose, find_renamed
+from mailkeep.backup.pull_folder import FolderPull, Wanted, abilities
+from mailkeep.backup.quirks import quirks_for
+from mailkeep.backup.recognise import sample
+from mailkeep.backup.settings import Password, Remote, Token
+from mailkeep.backup.states import save_report
+from mailkeep.errors import (
+    ConfigError,
+    LoginError,
+    MailkeepError,
+    OverQuota,
+    ProtocolError,
+    RemoteBusy,
+    RemoteError,
+    StoreError,
+    Unreachable,
+)
+from mailkeep.mail.numset import NumSet
+from mailkeep.mail.selection import Selection
+from mailkeep.store.account import Account
+from mailkeep.store.locks import locked
+from mailkeep.store.remotes import RemoteBox
+
+_log = log.get("backup")
+
+ATTEMPTS_MAX: Final = 5  # of a folder without a message between them
+WAIT_FIRST_S: Final = 1.0  # doubled each time
+WAIT_MAX_S: Final = 300.0  # a server that asks for more is left for the next run
+
+
+@dataclass(slots=True)
+class Run:
+    """One run. Made by `pull`."""
+
+    context: Context
+    remote: Remote
+    account: Account
+    policy: Policy
+    selection: Selection
+    report: RemoteReport
+    pool: Pool
+    tree: folders.Tree = field(default_factory=lambda: folders.Tree({}, {}, {}))
+    fatal: MailkeepError | None = None
+
+
+async def pull(context: Context, remote: Remote) -> RemoteReport:
+    """Bring what is new. Never raises for what the server does: the report says it. Raises StoreError of a bad store.
+
+    Cancelled or told to stop it commits what is there and reports as far as it came.
+    """
+    if remote.settings.protocol == "pop3":
+        from mailkeep.backup import pop3_pull
+
+        report = await pop3_pull.pull(context, remote)
+        save_report(context.store, remote, report)
+        return report
+    account = context.store.account(remote.account)
+    report = RemoteReport(remote.name, account.info.name, remote.settings.host, context.now())
+    begun = time.monotonic()
+    busy = f"another run of {remote.name} is under way; wait for its end"
+    try:
+        with locked(account.path / f"remote-{remote.id}.lock", alone=True, busy=busy):
+            await _run(context, remote, account, report)
+    except (LoginError, RemoteError, Unreachable, ProtocolError, StoreError, ConfigError) as error:
+        report.error, report.failure = error.text, error
+    if context.stop.is_set() and report.stopped is None:
+        report.stopped = "stopped; give the same command again to go on where it was"
+    for folder in report.folders:
+        folder.close()
+    report.seconds = time.monotonic() - begun
+    save_report(context.store, remote, report)
+    return report
+
+
+async def _run(context: Context, remote: Remote, account: Account, report: RemoteReport) -> None:
+    settings = remote.settings
+    selection = context.selection
+    if selection is None:
+        selection = settings.selection or Selection()
+    policy = Policy(
+        remote.id,
+        context.now(),
+        mirror=settings.gone == "mirror",
+        hide=account.info.gone == "hide",
+        retry=context.retry,
+        filters=_fingerprint(selection, context.size_max or settings.size_max),
+    )
+    async with pool_of(context, remote) as pool:
+        run = Run(context, remote, account, policy, selection, report, pool)
+        work = asyncio.ensure_future(_work(run))
+        stop = asyncio.ensure_future(context.stop.wait())
+        try:
+            await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            if not work.done():
+                work.cancel()  # each folder commits what it has
+            await asyncio.wait((work,))
+        if not work.cancelled():
+            work.result()
+    if run.fatal is not None:
+        raise run.fatal
+
+
+@asynccontextmanager
+async def pool_of(context: Context, remote: Remote) -> AsyncIterator[Pool]:
+    """Connections to a remote, with what was learnt of its host before; what is learnt now is kept."""
+    settings, rows = remote.settings, context.store.remotes
+    quirks = quirks_for(settings)
+    pace = Pace(limits_of(quirks, settings), rows.host_state(settings.host))
+
+    async def secret() -> Password | Token:
+        return await secret_of(context.store, remote)
+
+    async def open_one() -> ImapConnection:
+        return await open_imap(settings, secret, quirks, pace=pace)
+
+    try:
+        async with Pool(open_one, pace) as pool:
+            yield pool
+    finally:
+        rows.save_host_state(settings.host, pace.dump())
+
+
+def _fingerprint(selection: Selection, size_max: int | None) -> str:
+    text = f"{selection.describe()}\0{size_max}"
+    return "" if selection.takes_all and size_max is None else hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+async def _work(run: Run) -> None:
+    async with run.pool.connection() as connection:
+        listed = await connection.list_mailboxes(status=True)
+        wanted = await _folders(run, connection, listed)
+        can = abilities(connection)
+    due: asyncio.Queue[FolderPull] = asyncio.Queue()
+    for folder in wanted:
+        one = _folder_pull(run, folder)
+        kept = one.books.kept_before()
+        if choose(Said.of_status(folder.status), kept, can) is Way.SKIP and folder.name not in run.tree.retired:
+            one.books.ledger.way = Way.SKIP.value
+            await asyncio.to_thread(one.books.count_skipped)
+        else:
+            due.put_nowait(one)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(due.qsize(), run.pool.size)):
+            group.create_task(_lane(run, due))
+
+
+async def _folders(run: Run, connection: ImapConnection, listed: Sequence[RemoteMailbox]) -> list[RemoteMailbox]:
+    """Place the folders that are meant; see to those that were renamed or are gone."""
+    into = run.context.into or run.remote.settings.into
+    by_name = {each.name: each for each in listed if each.selectable}
+    ours = names.local_names(listed, prefix=connection.prefix, into=into)
+    plain = names.local_names(listed, prefix=connection.prefix)
+    uses = names.special_uses(listed, connection.prefix)
+    tree = run.tree = folders.Tree(by_name, ours, uses if into is None else {})
+    tree.load(run.account, run.remote.id)
+    skipped = {name.casefold() for name in connection.quirks.skip_folders}
+    meant = []
+    for folder in folders.in_order(list(by_name.values()), uses):
+        use = uses.get(folder.name)
+        if plain[folder.name].casefold() in skipped or not run.selection.takes_mailbox(
+            plain[folder.name], [use] if use else []
+        ):
+            run.report.left_out.append(plain[folder.name])
+        else:
+            meant.append(folder)
+    await _follow_renames(run, connection)
+    if any(name.upper() == "INBOX" for name in by_name):  # else this is no full list: nothing is concluded from it
+        await _follow_removals(run, connection)
+    refused = await asyncio.to_thread(folders.place, run.account, tree, run.policy, meant)
+    for name, reason in refused.items():
+        ledger = run.report.folder(name)
+        ledger.error = f"there can be no mailbox for it here: {reason}"
+        ledger.server = (by_name[name].status or {}).get("MESSAGES", 0)
+    return [folder for folder in meant if folder.name not in refused]
+
+
+def _folder_pull(run: Run, folder: RemoteMailbox) -> FolderPull:
+    box = run.tree.boxes[folder.name]
+    ledger = run.report.folder(folder.name)
+    ledger.mailbox = next((each.name for each in run.account.mailboxes() if each.id == box.mailbox), None)
+    ledger.server = (folder.status or {}).get("MESSAGES", 0)
+    books = Books(run.account, run.policy, folder.name, box, ledger, cursor=read_cursor(box.cursor))
+    books.cursor.identity = str((folder.status or {}).get("MAILBOXID") or "") or books.cursor.identity
+    progress = run.context.progress
+
+    def done(size: int, items: int, name: str) -> None:
+        progress.report(done=size, items=items, what=name)
+
+    def expect(items: int) -> None:
+        progress.items_total += items
+        progress.report()
+
+    wanted = Wanted(
+        run.selection,
+        quirks_for(run.remote.settings),
+        run.context.size_max or run.remote.settings.size_max,
+        run.context.store.stage,
+        done,
+        expect,
+    )
+    return FolderPull(folder, books, wanted)
+
+
+# ---- one folder after the other, on each connection
+
+
+async def _lane(run: Run, due: "asyncio.Queue[FolderPull]") -> None:
+    while run.fatal is None and not due.empty():
+        one = due.get_nowait()
+        try:
+            await _persist(run, one)
+        except OverQuota:
+            run.fatal = OverQuota("the quota of the account is used up; raise it with `mailkeep user quota`")
+        except (StoreError, LoginError) as error:
+            run.fatal = error
+        except (RemoteError, Unreachable, ProtocolError) as error:
+            one.books.ledger.error = error.text
+            _log.info("folder not finished", remote=run.remote.name, folder=one.folder.name, error=error.text)
+        finally:
+            if one.books.ledger.error is not None or run.fatal is not None:
+                await asyncio.to_thread(_settle, one.books)
+
+
+def _settle(books: Books) -> None:
+    """After a folder that did not come to its end: what is on its books is what the ledger says."""
+    books.load()
+    books.count()
+    books.unfinished()
+
+
+async def _persist(run: Run, one: FolderPull) -> None:
+    """One folder, again and again while that makes sense."""
+    attempt, before = 0, one.progress
+    while True:
+        try:
+            async with run.pool.connection() as connection:
+                one.wanted.quirks = connection.quirks
+                await one.run(connection, run.tree.retired.get(one.folder.name))
+            return
+        except (RemoteBusy, Unreachable, ProtocolError) as error:
+            attempt = 1 if one.progress > before else attempt + 1
+            before = one.progress
+            wait_s = WAIT_FIRST_S * 2 ** (attempt - 1)
+            if isinstance(error, RemoteBusy) and error.retry_after_s is not None:
+                wait_s = max(wait_s, error.retry_after_s)
+            if attempt >= ATTEMPTS_MAX or wait_s > WAIT_MAX_S:
+                raise
+            one.books.ledger.notes.append(f"tried again after {wait_s:.0f} s: {error.text}")
+        except asyncio.CancelledError:
+            await asyncio.shield(asyncio.to_thread(_settle, one.books))
+            raise
+        await asyncio.sleep(wait_s)
+
+
+# ---- folders that were renamed or deleted on the server
+
+
+async def _follow_renames(run: Run, connection: ImapConnection) -> None:
+    tree = run.tree
+    gone = [_folder_of_box(box) for box in tree.missing() if read_cursor(box.cursor).removed is None]
+    if not gone:
+        return
+    fresh = []
+    for folder in tree.fresh():
+        said = folder.status or {}
+        identity = said.get("MAILBOXID")
+        fresh.append(
+            Folder(folder.name, said.get("UIDVALIDITY", 0), said.get("UIDNEXT", 0), str(identity) if identity else None)
+        )
+    for renamed in find_renamed(gone, fresh):
+        if renamed.sure or await _is_same(run, connection, renamed):
+            await asyncio.to_thread(
+                folders.follow_rename, run.account, tree, run.policy, old=renamed.old, new=renamed.new
+            )
+            run.report.folder(renamed.new).notes.append(f"was {renamed.old} on the server before")
+
+
+def _folder_of_box(box: RemoteBox) -> Folder:
+    return Folder(box.name, box.uidvalidity, box.uidnext, read_cursor(box.cursor).identity)
+
+
+async def _is_same(run: Run, connection: ImapConnection, renamed: Renamed) -> bool:
+    """Whether messages of the same UIDs are the same by date and size, some looked at."""
+    from mailkeep.store.remotes import origin_of
+
+    box = run.tree.boxes[renamed.old]
+    rows = await asyncio.to_thread(run.account.remote_uids, box.id)
+    live = array(
+        "I", [uid for uid, state, gone in zip(rows.uids, rows.states, rows.gone, strict=True) if not (state or gone)]
+    )
+    looked_at = sample(live)
+    by_uid = {origin_of(run.remote.id, box.name, box.uidvalidity, uid): uid for uid in looked_at}
+    ours: dict[int, tuple[int, int]] = {}
+    for origin, place in run.account.find_origins(list(by_uid)).items():
+        for _, internaldate, size in run.account.fetch(place.mailbox, [place.uid], ("uid", "internaldate", "size")):
+            ours[by_uid[origin]] = (internaldate, size)
+    if not ours:
+        return False
+    met = 0
+    try:
+        await connection.select(renamed.new)
+        async for part in connection.facts(NumSet.of(ours)):
+            for facts in part:
+                if facts.internaldate != ours[facts.uid][0]:
+                    return False
+                if connection.quirks.trust_size and facts.size != ours[facts.uid][1]:
+                    return False
+                met += 1
+    except RemoteError:
+        return False
+    return met * 2 > len(ours)
+
+
+async def _follow_removals(run: Run, connection: ImapConnection) -> None:
+    """A folder that is not listed, and that cannot be opened either, is gone: its messages are marked so."""
+    for box in run.tree.missing():
+        cursor = read_cursor(box.cursor)
+        if cursor.removed is None:
+            try:
+                await connection.select(box.name)
+            except RemoteBusy:
+                continue
+            except RemoteError:
+                pass
+            else:
+                continue  # only hidden from LIST
+        run.report.removed.append(box.name)
+        await asyncio.to_thread(_mark_removed, run, box)
+
+
+def _mark_removed(run: Run, box: RemoteBox) -> None:
+    if not folders.note_removed(run.account, run.tree, run.policy, box):
+        return
+    ledger = FolderLedger(box.name)  # not one of the report: the server has nothing there that could be missing
+    books = Books(run.account, run.policy, box.name, run.tree.boxes[box.name], ledger, cursor=read_cursor(box.cursor))
+    books.load()
+    books.apply(Difference(array("I"), books.live_uids(), array("I")))
+    if run.policy.mirror:
+        folders.drop_empty(run.account, box)
+
+
+# ---- staying
+
+
+async def follow(context: Context, remote: Remote, *, poll_s: float = 300.0) -> AsyncIterator[RemoteReport]:
+    """`pull`, and again when the server tells of news, or every `poll_s`, until told to stop. Yields each report."""
+    wait_s = WAIT_FIRST_S
+    while not context.stop.is_set():
+        report = await pull(context, remote)
+        yield report
+        if context.stop.is_set():
+            return
+        if report.error is not None:
+            await _pause(context, wait_s)
+            wait_s = min(wait_s * 2, WAIT_MAX_S)
+            continue
+        wait_s = WAIT_FIRST_S
+        await _wait_for_news(context, remote, poll_s)
+
+
+async def _pause(context: Context, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(context.stop.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+async def _wait_for_news(context: Context, remote: Remote, poll_s: float) -> None:
+    if remote.settings.protocol == "pop3":
+        await _pause(context, poll_s)
+        return
+    watching = asyncio.ensure_future(_watch(context, remote, poll_s))
+    stop = asyncio.ensure_future(context.stop.wait())
+    try:
+        await asyncio.wait((watching, stop), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (watching, stop):
+            task.cancel()
+        await asyncio.gather(watching, stop, return_exceptions=True)
+
+
+async def _watch(context: Context, remote: Remote, poll_s: float) -> None:
+    """Return when there is news in INBOX, or the time is over."""
+    try:
+        async with pool_of(context, remote) as pool, pool.connection() as connection:
+            await connection.select("INBOX")
+            await connection.notify()
+            await connection.idle(poll_s)
+    except (RemoteError, Unreachable, ProtocolError, LoginError):
+        await _pause(context, poll_s)

@@ -1,0 +1,43 @@
+"""What a remote's row remembers of its last run, for `status` and for who schedules runs."""
+
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from mailkeep.backup.ledger import RemoteReport
+from mailkeep.backup.settings import Remote
+from mailkeep.store.store import Store
+
+
+def read_state(data: bytes | None) -> dict[str, Any]:
+    """`last`: the last run in short; `equal_at`: when sets were last equal, Unix seconds. Empty: never run."""
+    with suppress(msgspec.MsgspecError):
+        return msgspec.json.decode(data or b"{}", type=dict[str, Any])
+    return {}
+
+
+def save_report(store: Store, remote: Remote, report: RemoteReport) -> None:
+    """Keep a run's outcome beside the remote."""
+    state = read_state(remote.state)
+    facts = report.facts()
+    for name in ("remote", "account", "host", "notes", "left_out", "removed"):
+        del facts[name]
+    facts["lacking"] = report.total("lacking")
+    facts["folders"] = [
+        {
+            "folder": folder.name,
+            "mailbox": folder.mailbox,
+            "server": folder.server,
+            "kept": folder.kept,
+            "lacking": folder.lacking,
+            "gone": folder.gone,
+            "equal": folder.equal,
+            "error": folder.error,
+        }
+        for folder in report.folders
+    ]
+    state["last"] = facts
+    if report.equal:
+        state["equal_at"] = report.started
+    store.remotes.update(remote.id, state=msgspec.json.encode(state))

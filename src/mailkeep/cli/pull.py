@@ -1,0 +1,431 @@
+"""`mailkeep pull` and `mailkeep status`: runs over remotes, with bars, and what came of them.
+
+Knows terminals, signals and files for the report; the run itself is `backup.pull`'s. The first Ctrl-C lets each remote
+commit what it has fetched, the second ends at once; either way the same command goes on where it was.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from mailkeep.cli.output import (
+    INTERRUPTED,
+    OK,
+    SOME_FAILED,
+    Call,
+    Out,
+    common,
+    exit_code,
+    human_size,
+    opened,
+    plural,
+    shown,
+)
+from mailkeep.cli.selection import selection_options
+from mailkeep.errors import UsageError
+
+if TYPE_CHECKING:
+    from mailkeep.backup.ledger import RemoteReport
+    from mailkeep.backup.settings import Remote
+    from mailkeep.jobs.progress import Progress
+    from mailkeep.mail.selection import Selection
+    from mailkeep.store.store import Store
+
+AT_ONCE: Final = 4  # hosts; remotes of one host come one after the other
+SHOWN: Final = 20
+EVERY_S: Final = 1.0  # between two lines of progress with --json
+POLL_S: Final = 300.0
+
+
+@dataclass(slots=True)
+class Wish:
+    """What the command line asks of all remotes."""
+
+    selection: "Selection | None"
+    into: str | None
+    retry: bool
+    watch: bool
+    report: Path | None
+
+
+@click.command(short_help="Bring what is new from other servers.")
+@click.argument("remotes", nargs=-1, metavar="[REMOTE…]")
+@click.option("--all", "everything", is_flag=True, help="All remotes.")
+@click.option("--into", metavar="PREFIX", help="Put the whole tree below this mailbox. Default: the remote's setting.")
+@click.option("--retry", is_flag=True, help="Ask again for all that failed before, however often it did.")
+@click.option("--watch", is_flag=True, help="Stay, and bring new mail as soon as the server tells of it.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write the ledger as HTML and JSON.")
+@selection_options
+@common
+def pull(
+    call: Call,
+    remotes: tuple[str, ...],
+    *,
+    everything: bool,
+    into: str | None,
+    retry: bool,
+    watch: bool,
+    report: Path | None,
+    selection: "Selection",
+) -> int:
+    """Bring new mail, flags and folders of remotes into their archive accounts.
+
+    Nothing is fetched twice and nothing deleted at the source. A run that was stopped goes on when the same command is
+    given again. The exit code is 0 when everything that the server has is here.
+    """
+    with opened(call.settings()) as store:
+        chosen = chosen_remotes(store, remotes, everything=everything)
+        wish = Wish(None if selection.takes_all else selection, into, retry, watch, report)
+        runner = Runner(call.out, store, wish)
+        reports = runner.run(chosen)
+        return runner.tell(reports)
+
+
+def chosen_remotes(store: "Store", names: Sequence[str], *, everything: bool) -> "list[Remote]":
+    """Those named, or all. Raises UsageError."""
+    from mailkeep.backup.settings import find_remote, load_remotes
+
+    if names and everything:
+        raise UsageError("give names of remotes or --all, not both")
+    if names:
+        found = {remote.id: remote for remote in (find_remote(store, name) for name in names)}
+        return list(found.values())
+    known = load_remotes(store)
+    if not known:
+        raise UsageError("there is no remote yet; add one with `mailkeep remote add ADDRESS`")
+    if not everything and len(known) > 1:
+        some = ", ".join(remote.name for remote in known[:5]) + (" …" if len(known) > 5 else "")
+        raise UsageError(f"name the remotes ({some}) or give --all")
+    return known
+
+
+@dataclass(slots=True)
+class Runner:
+    """The runs of one command."""
+
+    out: Out
+    store: "Store"
+    wish: Wish
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    interrupted: bool = False
+    _bars: "Bars | None" = None
+
+    def run(self, remotes: "Sequence[Remote]") -> "list[RemoteReport]":
+        """All of them; returns after the last, or soon after Ctrl-C."""
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, bars(self.out) as shows:
+            self._bars = shows
+            return runner.run(self._all(remotes))
+
+    async def _all(self, remotes: "Sequence[Remote]") -> "list[RemoteReport]":
+        loop = asyncio.get_running_loop()
+        main = asyncio.current_task()
+        assert main is not None
+
+        def interrupt() -> None:
+            if self.interrupted:
+                main.cancel()
+            self.interrupted = True
+            self.stop.set()
+            self.out.warn("Stopping: what has come is being kept. Once more to stop at once.")
+
+        handled = (signal.SIGINT, signal.SIGTERM)
+        for number in handled:
+            loop.add_signal_handler(number, interrupt)
+        try:
+            hosts: dict[str, list[Remote]] = {}
+            for remote in remotes:
+                hosts.setdefault(f"{remote.settings.host} {remote.name if self.wish.watch else ''}", []).append(remote)
+            gate = asyncio.Semaphore(len(hosts) if self.wish.watch else AT_ONCE)
+            done = await asyncio.gather(*(self._host(each, gate) for each in hosts.values()))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        finally:
+            for number in handled:
+                loop.remove_signal_handler(number)
+        by_name = {report.remote: report for reports in done for report in reports}
+        return [by_name[remote.name] for remote in remotes if remote.name in by_name]
+
+    async def _host(self, remotes: "Sequence[Remote]", gate: asyncio.Semaphore) -> "list[RemoteReport]":
+        reports = []
+        async with gate:
+            for remote in remotes:
+                if not self.stop.is_set():
+                    reports.append(await self._one(remote))
+        return reports
+
+    async def _one(self, remote: "Remote") -> "RemoteReport":
+        from mailkeep.backup import pull as pulling
+        from mailkeep.backup.context import Context
+
+        assert self._bars is not None
+        context = Context(
+            self.store,
+            selection=self.wish.selection,
+            into=self.wish.into,
+            retry=self.wish.retry,
+            progress=self._bars.progress(remote.name),
+            stop=self.stop,
+        )
+        if not self.wish.watch:
+            return await pulling.pull(context, remote)
+        report = None
+        async for latest in pulling.follow(context, remote, poll_s=POLL_S):
+            self._tell_news(latest)
+            report = latest
+        assert report is not None, "there is one run at least"
+        return report
+
+    def _tell_news(self, report: "RemoteReport") -> None:
+        """While watching: a line where something came of it."""
+        if report.error is not None:
+            self.out.warn(f"{report.remote}: {report.error}; trying again")
+        elif report.total("fetched") or report.total("vanished") or report.total("flags"):
+            self.out.say(f"{datetime.now():%H:%M:%S} {summary_line(report)}")
+
+    # ---- what came of it
+
+    def tell(self, reports: "Sequence[RemoteReport]") -> int:
+        """Print, write the report file; the exit code."""
+        code = self._code(reports)
+        if self.wish.report is not None:
+            write_report(self.wish.report, reports)
+        # Cron sends what is printed: all is well is no news there.
+        speaks = code != OK or sys.stdout.isatty() or sys.stderr.isatty() or self.out.json
+        if speaks:
+            for report in reports:
+                tell_report(self.out, report)
+        self.out.facts({"event": "done", "code": code, "remotes": [report.facts() for report in reports]})
+        return code
+
+    def _code(self, reports: "Sequence[RemoteReport]") -> int:
+        if self.interrupted:
+            return INTERRUPTED if not self.wish.watch else OK
+        failures = [report.failure for report in reports]
+        if len(reports) == 1 and failures[0] is not None:
+            return exit_code(failures[0])
+        return OK if all(report.equal for report in reports) else SOME_FAILED
+
+
+def summary_line(report: "RemoteReport") -> str:
+    """One line of what a run did."""
+    parts = [f"{plural(report.total('fetched'), 'message')} ({human_size(report.total('bytes'))})"]
+    if report.total("recognised"):
+        parts.append(f"{report.total('recognised'):,} recognised")
+    if report.total("flags"):
+        parts.append(f"flags of {report.total('flags'):,}")
+    if report.total("vanished"):
+        parts.append(f"{report.total('vanished'):,} gone from the server")
+    kept = f"{report.total('kept'):,} of {report.total('server'):,} kept"
+    return f"{report.remote}: {', '.join(parts)}; {kept}, in {report.seconds:.1f} s."
+
+
+def tell_report(out: Out, report: "RemoteReport") -> None:
+    """For people: what a run did, and all that is missing, with the reasons."""
+    out.say(summary_line(report))
+    for note in report.notes[:SHOWN]:
+        out.say(f"  {note}")
+    for reason, count in report.reasons().items():
+        if reason == "filtered":
+            out.say(f"  {count:,} left out by the filters")
+        else:
+            out.warn(f"{report.remote}: {plural(count, 'message')} not here: {reason}")
+    listed = [(folder, each) for folder in report.folders for each in folder.listed]
+    for folder, each in listed[:SHOWN]:
+        out.warn(
+            shown(f"{report.remote}: {folder.name} UID {each.uid}: {each.reason}: {each.detail or ''}".rstrip(": "))
+        )
+    if len(listed) > SHOWN:
+        out.warn(f"… and {len(listed) - SHOWN:,} more; --report FILE lists them")
+    for folder in report.folders:
+        if folder.error is not None:
+            out.warn(f"{report.remote}: {folder.name}: {folder.error}")
+    for text in (report.error, report.stopped):
+        if text:
+            out.warn(f"{report.remote}: {text}")
+
+
+def write_report(path: Path, reports: "Sequence[RemoteReport]") -> None:
+    """FILE.html and FILE.json, whichever of the two was named. Raises UsageError where they cannot be written."""
+    from mailkeep.backup.ledger_page import page
+
+    stem = path.with_suffix("") if path.suffix.lower() in (".html", ".json", ".htm") else path
+    texts = {
+        ".html": page(reports, made=int(time.time())),
+        ".json": json.dumps([report.facts() for report in reports], indent=1) + "\n",
+    }
+    for suffix, text in texts.items():
+        target = stem.with_name(stem.name + suffix)
+        try:
+            fresh = target.with_name(target.name + ".part")
+            fresh.write_text(text, encoding="utf-8", errors="backslashreplace")
+            fresh.replace(target)
+        except OSError as error:
+            raise UsageError(f"the report cannot be written: {target}: {error.strerror}") from None
+
+
+# ---- progress
+
+
+@dataclass(slots=True)
+class Bars:
+    """Where runs tell how far they are: a bar for each, lines of JSON, or nothing."""
+
+    make: "Callable[[str], Callable[[Progress], None] | None]"
+
+    def progress(self, name: str) -> "Progress":
+        """For the run over the remote of that name."""
+        from mailkeep.jobs.progress import Progress
+
+        return Progress(self.make(name))
+
+
+@contextmanager
+def bars(out: Out) -> Iterator[Bars]:
+    """As the terminal allows."""
+    if out.json:
+        yield Bars(_json_lines)
+        return
+    if not out.shows_progress:
+        yield Bars(lambda name: None)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+        TextColumn("{task.fields[size]}  {task.fields[rate]}", markup=False),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[what]}", markup=False),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=8) as bar:
+        yield Bars(_Drawing(bar).one)
+
+
+class _Drawing:
+    """A bar for each remote, and from the second on one for all."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+        self._begun = time.monotonic()
+        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._all: Any = None
+        self._lock = threading.Lock()
+
+    def one(self, name: str) -> "Callable[[Progress], None]":
+        with self._lock:
+            if len(self._seen) == 1:
+                self._all = self._bar.add_task("All", total=0, size="", rate="", what="")
+            self._seen[name] = (0, 0, 0)
+        task = self._bar.add_task(shown(name), total=0, size="", rate="", what="")
+
+        def show(progress: "Progress") -> None:
+            with self._lock:
+                self._seen[name] = (progress.items, max(progress.items_total, progress.items), progress.done)
+                self._update(task, self._seen[name], shown(progress.what)[:40])
+                if self._all is not None:
+                    items, total, size = (sum(column) for column in zip(*self._seen.values(), strict=True))
+                    self._update(self._all, (items, total, size), "")
+
+        return show
+
+    def _update(self, task: Any, counted: tuple[int, int, int], what: str) -> None:
+        items, total, size = counted
+        seconds = max(time.monotonic() - self._begun, 0.1)
+        rate = f"{human_size(size / seconds)}/s"
+        self._bar.update(task, completed=items, total=total, size=human_size(size), rate=rate, what=what)
+
+
+def _json_lines(name: str) -> "Callable[[Progress], None]":
+    last = [0.0]
+
+    def show(progress: "Progress") -> None:
+        now = time.monotonic()
+        if now - last[0] >= EVERY_S:
+            last[0] = now
+            facts = {
+                "event": "progress",
+                "remote": name,
+                "messages": progress.items,
+                "messages_total": progress.items_total,
+                "bytes": progress.done,
+                "folder": progress.what,
+            }
+            click.echo(json.dumps(facts))
+
+    return show
+
+
+# ---- status
+
+
+@click.command(short_help="Show what is kept of each remote, and since when.")
+@click.argument("remotes", nargs=-1, metavar="[REMOTE…]")
+@common
+def status(call: Call, remotes: tuple[str, ...]) -> int:
+    """Show, of all remotes or of those named, when they were pulled last and what came of it.
+
+    Asks no server: `mailkeep verify --against-server REMOTE` does.
+    """
+    from mailkeep.backup.settings import load_remotes
+    from mailkeep.backup.states import read_state
+
+    out = call.out
+    with opened(call.settings()) as store:
+        known = chosen_remotes(store, remotes, everything=False) if remotes else load_remotes(store)
+        if not known:
+            out.say("There is no remote yet; add one with `mailkeep remote add ADDRESS`.")
+        rows, facts = [], []
+        for remote in known:
+            state = read_state(remote.state)
+            last = state.get("last") or {}
+            facts.append({"remote": remote.name, "schedule": remote.schedule, **state})
+            account = store.directory.find_id(remote.account)
+            rows.append(
+                [
+                    remote.name,
+                    account.name if account else "",
+                    _moment(last.get("started")),
+                    *_numbers(last),
+                    _word(last),
+                ]
+            )
+    if rows:
+        out.table(["Remote", "Account", "Last run", "Server", "Kept", "Missing", "Gone", ""], rows)
+    if len(remotes) == 1 and facts:
+        folders = (facts[0].get("last") or {}).get("folders") or []
+        cells = [[each["folder"], each["server"], each["kept"], each["lacking"], each["gone"]] for each in folders]
+        if cells:
+            out.say("")
+            out.table(["Folder", "Server", "Kept", "Missing", "Gone"], cells)
+    out.facts({"remotes": facts})
+    return OK
+
+
+def _moment(seconds: Any) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if isinstance(seconds, int) else "never"
+
+
+def _numbers(last: dict[str, Any]) -> list[int]:
+    return [int(last.get(name) or 0) for name in ("server", "kept", "lacking", "gone")]
+
+
+def _word(last: dict[str, Any]) -> str:
+    if not last:
+        return "never pulled"
+    return "equal" if last.get("equal") else str(last.get("error") or last.get("stopped") or "not equal")
