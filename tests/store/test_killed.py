@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from mailkeep.store.account import Account
 from mailkeep.store.collect import collect
+from mailkeep.store.remotes import RemoteBox, State, origin_of
 from mailkeep.store.repair import repair
 from mailkeep.store.staging import Staged
 from mailkeep.store.store import Store
@@ -29,8 +31,18 @@ def write(root: Path, told: int, seed: int) -> None:
     number = seed * 100_000
     while True:
         number += 1
+        staged = Staged.of(numbered(number, size=rng.choice((0, 3000))))
         with account.transaction() as tx:
-            uid = tx.append(1, Staged.of(numbered(number, size=rng.choice((0, 3000))))).uid
+            # As a pull or a migration brings it: with numbers and origins of its own.
+            uid = tx.mailbox("INBOX").uidnext + rng.choice((0, 0, 5))
+            tx.append(1, staged, uid=uid, origin=origin_of(1, "INBOX", 1, number))
+            tx.put_remote_messages(1, [(number, frozenset({f"K{rng.randrange(4)}"}), State.KEPT, None)])
+            tx.set_uidl(1, uid, f"u{number}")
+        if rng.random() < 0.2:
+            with account.transaction() as tx:
+                tx.set_origin(1, uid, origin_of(1, "INBOX", 2, number))
+                tx.put_remote_messages(1, [(number, frozenset(), State.KEPT, "again")])
+                tx.set_uidnext(1, uid + 3)
         os.write(told, b"appended %d %d\n" % (number, uid))
         mine.append((number, uid))
         if rng.random() < 0.3:
@@ -62,6 +74,19 @@ class Promises:
                 assert b"This is message %d." % number in inbox[uid]
             elif word == "expunged":
                 assert uid not in inbox
+        self._check_known(store.account("ann"))
+
+    def _check_known(self, account: Account) -> None:
+        """What messages are known by elsewhere came to the disk with them."""
+        uidls = account.uidls(1)
+        seen = set(account.remote_uids(1).uids)
+        for number, (word, uid) in self.last.items():
+            if word != "appended":
+                continue
+            assert uidls[uid] == f"u{number}"
+            places = account.find_origins([origin_of(1, "INBOX", validity, number) for validity in (1, 2)])
+            assert list(places.values()) == [(1, uid, True)]
+            assert number in seen or not seen  # none after a repair without a database
 
 
 def run_and_kill(root: Path, seed: int, lines: int) -> bytes:
@@ -94,7 +119,10 @@ def run_and_kill(root: Path, seed: int, lines: int) -> bytes:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
-    store, _ = make_store(tmp_path / "store")
+    store, account = make_store(tmp_path / "store")
+    assert store.remotes.add("there", account.info.id, settings=b"{}").id == 1
+    with account.transaction() as tx:
+        assert tx.put_remote_box(RemoteBox(0, 1, "INBOX", account.mailbox("INBOX").id)).id == 1
     store.close()
     yield tmp_path / "store"
 

@@ -74,6 +74,30 @@ class Keeping(RuleBasedStateMachine):
 
     # ---- messages
 
+    @rule(side=SIDES, name=NAMES, content=st.integers(0, 3), jump=st.integers(-1, 3))
+    def append_with_a_uid(self, side: int, name: str, *, content: int, jump: int) -> None:
+        """As a migration does; a UID that was given already is refused."""
+        if name not in self.model:
+            return
+        box = self.model[name]
+        uid = box.uidnext + jump
+        with self.accounts[side].transaction() as tx:
+            if jump < 0:
+                with pytest.raises(NotAllowed):
+                    tx.append(self.id(name), CONTENTS[content], uid=uid)
+                return
+            assert tx.append(self.id(name), CONTENTS[content], uid=uid, internaldate=5).uid == uid
+        box.uidnext = uid
+        self.place(name, Message(content, frozenset(), 5))
+
+    @rule(side=SIDES, name=NAMES, uidnext=st.integers(1, 12))
+    def raise_uidnext(self, side: int, name: str, uidnext: int) -> None:
+        if name not in self.model:
+            return
+        with self.accounts[side].transaction() as tx:
+            tx.set_uidnext(self.id(name), uidnext)
+        self.model[name].uidnext = max(self.model[name].uidnext, uidnext)
+
     @rule(
         side=SIDES, name=NAMES, content=st.integers(0, 3), flags=FLAGS, date=st.integers(0, 2**31), fail=st.booleans()
     )
@@ -206,6 +230,21 @@ class Keeping(RuleBasedStateMachine):
     def missing(self, name: str) -> list[str]:
         levels = name.split("/")
         return [path for depth in range(len(levels)) if (path := "/".join(levels[: depth + 1])) not in self.model]
+
+    @rule(side=SIDES, name=NAMES, uidvalidity=st.integers(1, 9))
+    def create_with_a_uidvalidity(self, side: int, name: str, uidvalidity: int) -> None:
+        """As a migration does: one that never had a message is replaced."""
+        name = name.replace("inbox", "INBOX")
+        there = self.model.get(name)
+        with self.accounts[side].transaction() as tx:
+            if there is not None and (there.uidnext > 1 or there.uidvalidity == uidvalidity):
+                with pytest.raises(MailboxExists):
+                    tx.create_mailbox(name, uidvalidity=uidvalidity)
+                return
+            assert tx.create_mailbox(name, uidvalidity=uidvalidity).uidvalidity == uidvalidity
+        for made in self.missing(name)[:-1] if there is None else ():
+            self.learn(made)
+        self.model[name], self.ids[name] = Box(uidvalidity), self.accounts[side].mailbox(name).id
 
     @rule(side=SIDES, name=NAMES)
     def delete(self, side: int, name: str) -> None:

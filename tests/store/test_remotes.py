@@ -289,6 +289,8 @@ def test_what_was_expunged_here_stays_known_when_its_tombstone_is_gone(store: St
     collect(store, grace_s=0, retention_s=-1)
     assert account.remote_boxes(remote) == []
     assert account.remote_uids(box.id).uids.tolist() == []
+    with pytest.raises(MailboxMissing), account.transaction() as tx:
+        tx.put_remote_messages(box.id, [(1, frozenset(), State.KEPT, None)])
     assert problems(store) == []
 
 

@@ -30,6 +30,7 @@ from mailkeep.store.staging import Staged
 
 Mode = Literal["=", "+", "-"]
 _UIDL: Final = re.compile(r"[!-~]{1,70}", re.ASCII)  # RFC 1939 section 7
+KNOWN_MAX: Final = 10_000  # messages that one op in the journal renames
 THREAD_REFS_MAX: Final = 20  # of the latest references; the first, the thread's root, always counts
 
 
@@ -412,7 +413,9 @@ def _rekey(ledger: Ledger, changes: dict[int, bytes | None]) -> None:
         "UPDATE message SET origin = ? WHERE key = ?", ((origin, key) for key, origin in changes.items() if origin)
     )
     ledger.needs_sync = True
-    ledger.note(Rekeyed(ledger.next_modseq(), list(changes), list(changes.values())))
+    keys, origins = list(changes), list(changes.values())
+    for at in range(0, len(keys), KNOWN_MAX):
+        ledger.note(Rekeyed(ledger.next_modseq(), keys[at : at + KNOWN_MAX], origins[at : at + KNOWN_MAX]))
 
 
 def set_uidls(ledger: Ledger, mailbox_id: int, rows: list[tuple[int, str | None]]) -> None:
@@ -436,7 +439,9 @@ def _put_uidls(ledger: Ledger, mailbox_id: int, known: dict[int, str | None]) ->
         "INSERT OR REPLACE INTO uidl VALUES (?, ?)", ((base | uid, uidl) for uid, uidl in known.items() if uidl)
     )
     ledger.needs_sync = True
-    ledger.note(Known(ledger.next_modseq(), mailbox_id, list(known), list(known.values())))
+    uids, uidls = list(known), list(known.values())
+    for at in range(0, len(uids), KNOWN_MAX):
+        ledger.note(Known(ledger.next_modseq(), mailbox_id, uids[at : at + KNOWN_MAX], uidls[at : at + KNOWN_MAX]))
 
 
 def _carry_uidls(ledger: Ledger, source: Box, target: Box, pairs: list[tuple[int, int]]) -> None:

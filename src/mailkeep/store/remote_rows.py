@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 import apsw
 import msgspec
 
-from mailkeep.errors import LimitReached
+from mailkeep.errors import LimitReached, MailboxMissing
 from mailkeep.mail.flags import Flags
 from mailkeep.mail.ids import MailboxId
 from mailkeep.store.ledger import Ledger
@@ -227,6 +227,8 @@ def drop_box(ledger: Ledger, box_id: int) -> None:
 def put_messages(ledger: Ledger, box_id: int, rows: Iterable[tuple[int, Flags, State, str | None]]) -> None:
     """(uid, flags agreed on, state, detail) of messages that the server has now, in place of what was known of them."""
     base = box_id << UID_BITS
+    if select_row(ledger.db, "SELECT 1 FROM remote_mailbox WHERE id = ?", (box_id,)) is None:
+        raise MailboxMissing("The remote was removed meanwhile")
     ledger.db.executemany(
         "INSERT INTO remote_message (key, flags, state, detail) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
         "flags = excluded.flags, state = excluded.state, gone = NULL, detail = excluded.detail",

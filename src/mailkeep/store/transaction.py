@@ -227,7 +227,8 @@ class Transaction:
     def put_remote_messages(self, box_id: int, rows: Iterable[tuple[int, Flags, State, str | None]]) -> None:
         """(uid, flags that both sides agree on, state, detail) of messages that the server has now.
 
-        In place of what was known of them; what was gone is back. Raises LimitReached (keywords).
+        In place of what was known of them; what was gone is back. Raises LimitReached (keywords), MailboxMissing when
+        the remote was removed meanwhile.
         """
         with self._ledger.part():
             remote_rows.put_messages(self._ledger, box_id, rows)
