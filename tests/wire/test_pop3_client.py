@@ -127,6 +127,24 @@ def test_a_cut_message_is_told_from_a_whole_one(sent: bytes, body: bytes, size: 
     assert feed(sent, size, [MULTI], closed=True) == message(body, complete=False)
 
 
+def test_a_message_without_an_end_can_be_given_up() -> None:
+    codec = Pop3Client()
+    codec.receive(b"+OK\r\n")
+    codec.next_event()
+    codec.send("RETR", 1, awaits=MULTI)
+    codec.receive(b"+OK\r\nabc\r\n")
+    events: list[Event] = []
+    gather(codec, events)
+    codec.give_up()
+    gather(codec, events)
+    assert events == message(b"abc\r\n", complete=False)
+    codec.send("RETR", 2, awaits=MULTI)
+    codec.receive(b"+OK\r\nx\r\n.\r\n")
+    events.clear()
+    gather(codec, events)
+    assert events == message(b"x\r\n")
+
+
 def test_a_refused_multi_line_command_has_no_body() -> None:
     assert feed(b"-ERR no such message\r\n+OK\r\nx\r\n.\r\n", 1, [MULTI, MULTI]) == [
         Reply(False, "no such message"),

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -58,12 +59,14 @@ from mailkeep.errors import (
     ProtocolError,
     RemoteError,
     StoreCorrupt,
+    StoreError,
     Unreachable,
 )
 from mailkeep.mail.dates import header_date
 from mailkeep.mail.ids import MailboxId
 from mailkeep.mail.selection import Known, Selection
 from mailkeep.store.account import Account
+from mailkeep.store.locks import locked
 from mailkeep.store.remote_rows import RemoteBox, State
 from mailkeep.store.staging import Staged, Staging
 from mailkeep.store.transaction import Transaction
@@ -75,6 +78,7 @@ BATCH_MESSAGES: Final = 200
 BATCH_BYTES: Final = 32 << 20
 CUTS_MAX: Final = 5  # sessions in a row that were cut without bringing anything
 CUTS_OF_ONE: Final = 2  # … in the middle of the same message: then it is booked and left
+TIMEOUT_S: Final = 60.0  # for an answer
 PAUSE_S: Final = 1.0  # before the next session, after one that brought nothing
 DAY_S: Final = 86_400
 BUDGET_WAIT_S: Final = 60.0  # a longer wait for the provider's daily allowance ends the run
@@ -84,19 +88,21 @@ _UIDL: Final = re.compile(rb"[\x21-\x7e]{1,70}")
 
 
 async def pull(context: Context, remote: Remote) -> RemoteReport:
-    """Bring what is new. What stops the run is in the report, but for faults of our own store, which are raised."""
+    """Bring what is new. Never raises for what the server does, nor for a store that fails: the report says it."""
     account = context.store.account(remote.account)
     report = RemoteReport(remote.name, account.info.name, remote.settings.host, context.now())
     run = _Run(context, remote, account, report, report.folder(INBOX))
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
+    begun = time.monotonic()
+    busy = f"another run of {remote.name} is under way; wait for its end"
     try:
-        await run.run()
-    except (LoginError, RemoteError, Unreachable, ProtocolError, ConfigError) as error:
-        report.error = error.text
-    finally:
-        run.folder.close()
-        report.seconds = loop.time() - begun
+        with locked(account.path / f"remote-{remote.id}.lock", alone=True, busy=busy):
+            await run.run()
+    except (LoginError, RemoteError, Unreachable, ProtocolError, ConfigError, StoreError) as error:
+        report.error, report.failure = error.text, error
+    if context.stop.is_set() and report.stopped is None:
+        report.stopped = "stopped; give the same command again to go on where it was"
+    run.folder.close()
+    report.seconds = time.monotonic() - begun
     return report
 
 
@@ -179,8 +185,6 @@ class _Run:
                 context.store.remotes.save_host_state(self._host, self.pace.dump())
             if isinstance(given, Token):
                 given = await secret_of(context.store, remote)
-        if context.stop.is_set() and self.report.stopped is None:
-            self.report.stopped = "by Ctrl-C; give the same command again to go on"
 
     @property
     def _host(self) -> str:
@@ -222,9 +226,11 @@ class _Run:
 
     async def _session(self, given: Password | Token) -> None:
         settings = self.remote.settings
-        connection = await open_pop3(settings, given, self.quirks)
+        connection = await open_pop3(settings, given, self.quirks, timeout_s=TIMEOUT_S)
         try:
             self.quirks = connection.quirks = quirks_for(settings, greeting=connection.greeting)
+            if self.cuts:  # one after the other, so that it is seen which one does it
+                connection.quirks = replace(self.quirks, pipeline_depth=1)
             drop = await connection.drop()
             session = _Session(connection, drop, match(drop, self.rows.values()), trusted(drop))
             self._open_ledger(session)
@@ -344,7 +350,10 @@ class _Run:
         if undecided:
             wanted = sorted(wanted + await self._choose_by_header(session, undecided))
         sizes = drop.sizes
-        self.context.progress.total += sum(sizes.get(number, 0) for number in wanted)
+        progress = self.context.progress
+        progress.total += sum(sizes.get(number, 0) for number in wanted)
+        progress.items_total += len(wanted)
+        progress.report(what=self.remote.name)
         return [*newest_first(wanted)]
 
     def _is_asked_again(self, session: _Session, number: int, row: Row) -> bool:

@@ -8,6 +8,7 @@ nowhere else in the clear; it is tried once. A mechanism that the server refuses
 said, may be followed by another; a refused password is final.
 """
 
+import asyncio
 import re
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
@@ -36,6 +37,7 @@ AHEAD_BYTES: Final = 4 << 20  # announced bytes on their way; a bigger message g
 LISTING_MAX: Final = 64 << 20  # bytes of LIST and UIDL: a million lines have room
 MESSAGES_MAX: Final = 10_000_000
 HEADER_MAX: Final = 10 << 20
+DOT_WAIT_S: Final = 5.0  # for the final dot, when all octets announced are here
 STEPS_MAX: Final = 20  # of a SASL exchange; none has more than four
 
 # Said without a code, in many words: the password was not looked at.
@@ -166,8 +168,12 @@ class Pop3Connection:
             return Message(number, None, 0, _words(reply))
         staged = staging()
         try:
-            while isinstance(event := await self._event(), Chunk):
+            event = await self._event()
+            while isinstance(event, Chunk):
                 staged.write(event.data)
+                # All of it came but the dot, and nothing more was asked for: some never send one.
+                awaits_dot = staged.size + self.codec.buffered == announced and not self.codec.awaited
+                event = await (self._dot() if awaits_dot else self._event())
             assert isinstance(event, End)
             if not event.complete and event.size != announced:
                 raise Unreachable(f"{self.host} cut the connection in the middle of message {number}")
@@ -221,9 +227,9 @@ class Pop3Connection:
     def _send(self, verb: str, *arguments: int | str | bytes, awaits: int = pop3_client.SINGLE) -> None:
         self.stream.write(self.codec.send(verb, *arguments, awaits=awaits))
 
-    async def _event(self) -> Event:
+    async def _event(self, *, patient: bool = False) -> Event:
         while (event := self.codec.next_event()) is None:
-            data = await self.stream.read()
+            data = await self.stream.read(patient=patient)
             if data:
                 self.codec.receive(data)
             else:
@@ -233,6 +239,15 @@ class Pop3Connection:
                     raise Unreachable(f"{self.host} cut the connection")
                 return event
         return event
+
+    async def _dot(self) -> Event:
+        """The end of a message, which is not waited for as long as for other things."""
+        try:
+            async with asyncio.timeout(DOT_WAIT_S):
+                return await self._event(patient=True)
+        except TimeoutError:
+            self.codec.give_up()
+            return await self._event()
 
     async def _reply(self) -> Reply:
         event = await self._event()

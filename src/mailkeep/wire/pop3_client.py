@@ -13,7 +13,7 @@ few bytes that may be the beginning of an end are held back. What servers do wro
 | CRLF in replies, LF in messages | gateways that send files as they are | the message's first line tells; the same |
 | a last line in LF, then `.` CRLF | the same, for mail from elsewhere | `lenient_end`, for a message tried once more |
 | `.x` where `..x` should be | servers that never stuff | only `..` loses a dot, `.x` stays as it is |
-| no final dot, then the end | servers that close after a message | `End(complete=False)`: the caller knows the size |
+| no final dot | servers that close after a message, or wait | `End(complete=False)`, `give_up` |
 | `+ok`, `+OK` alone, blank lines between replies | various | taken for what they mean |
 | junk in UIDL and LIST | various | that line is left out: `parse_uidl`, `parse_list` |
 
@@ -98,6 +98,7 @@ class Pop3Client:
         "_buffer",
         "_dead",
         "_ended",
+        "_given_up",
         "_last",
         "_multi",
         "_over",
@@ -119,7 +120,7 @@ class Pop3Client:
         self._style: re.Pattern[bytes] | None = None  # how this response ends, where it is not CRLF "." CRLF
         self._unix: bool | None = None  # its lines end in LF; None: not seen yet
         self._last = b""
-        self._ended = False
+        self._ended = self._given_up = False
         self._dead: str | None = None
         self.lenient_end = False
 
@@ -167,6 +168,10 @@ class Pop3Client:
     def end(self) -> None:
         """The server closed the line: what has come of a multi-line response is given out, with `complete` False."""
         self._ended = True
+
+    def give_up(self) -> None:
+        """For a server that ends no message: the one that is coming ends here, not complete."""
+        self._ended = self._given_up = True
 
     def next_event(self) -> Event | None:
         if self._dead is not None:
@@ -285,6 +290,8 @@ class Pop3Client:
 
     def _finish(self, *, complete: bool) -> End:
         self._multi = self._over = False
+        if self._given_up:  # the line goes on
+            self._ended = self._given_up = False
         return End(complete, self._sized)
 
 
