@@ -1,12 +1,14 @@
 """Repair brings back from the packs what a client saw, and says what it cannot."""
 
 import fcntl
+import hashlib
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
 
 from mailkeep.errors import StoreBusy
@@ -374,3 +376,32 @@ def test_a_row_that_no_journal_knows_is_kept(store: Store, account: Account) -> 
     assert ("INBOX", 9000) in see(store).messages
     assert problems(store) == []
     assert account.mailbox("INBOX").uidnext == 9001
+
+
+def test_packs_of_before_are_read_as_they_were_meant(tmp_path: Path) -> None:
+    """The journal of a mailbox deleted by an earlier version: all in it lost their origins, without a word of it."""
+    store, account = make_store(tmp_path)
+    message = Staged.of(numbered(1))
+    modseq = 1000  # above all that there are
+    inbox = account.mailbox("INBOX").id
+    account.rest()
+    writer = PackWriter.create(account.packs)
+    writer.add(BLOB, message.data(), message.sha256)
+    ops = [
+        ["create", modseq + 1, 20, "Old", 99, [], 5],
+        ["place", modseq + 2, 20, 1, message.sha256, 5, 5, [], b"o"],
+        ["remove", modseq + 3, 20, b"1", 3, 5],
+        ["delete", modseq + 3, 20, 5],
+        ["place", modseq + 4, inbox, 1, message.sha256, 6, 6, [], b"o"],
+    ]
+    journal = msgspec.msgpack.encode([7, 0, time.time(), ops])
+    writer.add(JOURNAL, journal, hashlib.sha256(journal).digest())
+    writer.flush(sync=True)
+    writer.close()
+    lose_database(account)
+    assert repair(store, account.info).lost == []
+    account = store.account("ann")
+    assert account.find_origins([b"o"]) == {b"o": (inbox, 1, True)}
+    assert [box.name for box in account.removed_mailboxes()] == ["Old"]
+    assert problems(store) == []
+    store.close()
