@@ -6,6 +6,7 @@ install: it brings what suits the desktop, and a server needs none of it.
 
 import asyncio
 import contextlib
+import subprocess
 from typing import Any, Final
 
 from mailkeep.backup.settings import Settings
@@ -25,29 +26,23 @@ async def outside_secret(settings: Settings) -> Secret:
 
 
 async def run_command(command: str, option: str) -> Secret:
-    """The first line that a shell command prints. Its stderr is the user's. Raises ConfigError."""
-    process = await asyncio.create_subprocess_shell(command, stdout=asyncio.subprocess.PIPE, limit=SECRET_MAX)
-    assert process.stdout is not None
+    """The first line that a shell command prints. Its stdin and stderr are the user's. Raises ConfigError."""
+    return await asyncio.to_thread(_run, command, option)
+
+
+def _run(command: str, option: str) -> Secret:
     try:
-        async with asyncio.timeout(COMMAND_TIMEOUT_S):
-            line = await process.stdout.readline()
-            while await process.stdout.read(SECRET_MAX):  # what follows is not ours, but must not block the command
-                pass
-            code = await process.wait()
-    except TimeoutError:
+        done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, timeout=COMMAND_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
         raise ConfigError(f"the command of {option} took longer than {COMMAND_TIMEOUT_S:.0f} s") from None
-    except ValueError:
-        raise ConfigError(f"the command of {option} printed a line longer than {SECRET_MAX} bytes") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-    if code != 0:
-        raise ConfigError(f"the command of {option} ended with code {code}")
-    if not line.strip(b"\r\n"):
+    if done.returncode != 0:
+        raise ConfigError(f"the command of {option} ended with code {done.returncode}")
+    line = done.stdout.partition(b"\n")[0].rstrip(b"\r")
+    if not line:
         raise ConfigError(f"the command of {option} printed nothing on its first line")
-    return Secret(line.rstrip(b"\r\n"))
+    if len(line) > SECRET_MAX:
+        raise ConfigError(f"the command of {option} printed a line longer than {SECRET_MAX} bytes")
+    return Secret(line)
 
 
 # --- the keyring -----------------------------------------------------------------------------------------------------
