@@ -6,6 +6,7 @@ a loop is slowed down to the line's pace; what the server says of it comes later
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -44,11 +45,12 @@ class Appender:
     ) -> "asyncio.Future[Appended]":
         pieces: Sequence[bytes] = data if isinstance(data, list | tuple) else (data,)
         size = sum(map(len, pieces))
-        most = 1 if self._link.quirks.pipeline_depth == 1 else FLYING_MAX
         async with self._turn:
-            while self._flying >= most or (self._flying and self._bytes + size > FLYING_BYTES):
+            while self._flying >= FLYING_MAX or (self._flying and self._bytes + size > FLYING_BYTES):
                 self._room.clear()
                 await self._room.wait()
+            with contextlib.suppress(MailkeepError):  # the future tells it
+                await self._link.room()
             return await self._send(mailbox, pieces, size, flags=tuple(flags), internaldate=internaldate)
 
     async def _send(

@@ -10,6 +10,7 @@ which gives all that wait the same error and lets nothing new begin.
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -37,6 +38,7 @@ from mailkeep.wire.imap_command import ClientCommand
 _log = log.get("backup")
 
 ANSWERS_MAX: Final = 2_000_000  # of one command that has no sink: a server must not fill our memory
+PIPELINE_MAX: Final = 100  # commands under way: servers' own buffers are small
 Sink = Callable[[Answer], None]
 
 
@@ -82,6 +84,7 @@ class ImapLink:
         self._loop = asyncio.get_running_loop()
         self._pending: dict[bytes, _Pending] = {}
         self._head: _Pending | None = None
+        self._queue: deque[tuple[ClientCommand, _Pending, bool]] = deque()  # not sent yet
         self._error: MailkeepError | None = None
         self._bye: Status | None = None
         self._seen = self._loop.time()
@@ -102,8 +105,8 @@ class ImapLink:
 
     @property
     def pending(self) -> int:
-        """Commands under way."""
-        return len(self._pending)
+        """Commands under way, or waiting to be."""
+        return len(self._pending) + len(self._queue)
 
     # --- asking ---
 
@@ -120,13 +123,33 @@ class ImapLink:
 
         `last`: after its OK the bytes mean something else, so nothing is read until `secure` or `compress`.
         """
-        if self._error is None:
-            self._last = last
-            data = self.client.send(command)
-            future = self.expect(type(command).__name__.upper(), sink=sink, on_continue=on_continue, patient=patient)
-            self.stream.write(data)
-            return future
-        return self._failed()
+        if self._error is not None:
+            return self._failed()
+        pending = self._made(type(command).__name__.upper(), sink=sink, on_continue=on_continue, patient=patient)
+        if len(self._pending) >= self.depth:
+            self._queue.append((command, pending, last))
+        else:
+            self._send(command, pending, last)
+        return pending.future
+
+    @property
+    def depth(self) -> int:
+        """How many commands may be under way; what is started beyond that goes out later, in order."""
+        return self.quirks.pipeline_depth or PIPELINE_MAX
+
+    async def room(self) -> None:
+        """Wait until a command may go out at once. For those that are made by hand. Raises what cut the line."""
+        while self._error is None and (self._queue or len(self._pending) >= self.depth):
+            last = self._queue[-1][1] if self._queue else next(iter(self._pending.values()))
+            await asyncio.wait((last.future,))
+        if self._error is not None:
+            raise self._error
+
+    def _send(self, command: ClientCommand, pending: _Pending, last: bool) -> None:
+        self._last = last
+        data = self.client.send(command)
+        self._enter(pending)
+        self.stream.write(data)
 
     def expect(
         self,
@@ -136,18 +159,27 @@ class ImapLink:
         on_continue: Callable[[bytes], None] | None = None,
         patient: bool = False,
     ) -> "asyncio.Future[Reply]":
-        """A future for the command that `client` has just made."""
+        """A future for the command that `client` has just made, by hand."""
         if self._error is not None:
             return self._failed()
-        future: asyncio.Future[Reply] = self._loop.create_future()
+        pending = self._made(what, sink=sink, on_continue=on_continue, patient=patient)
+        self._enter(pending)
+        return pending.future
+
+    def _made(
+        self, what: str, *, sink: Sink | None, on_continue: Callable[[bytes], None] | None, patient: bool
+    ) -> _Pending:
         answers: list[Answer] = []
-        pending = _Pending(future, sink or self._collector(answers), answers, on_continue, what, patient)
+        taken = sink or self._collector(answers)
+        return _Pending(self._loop.create_future(), taken, answers, on_continue, what, patient)
+
+    def _enter(self, pending: _Pending) -> None:
+        """The command that `client` has just made is under way."""
         if self._head is None:
             self._head = pending
             self._seen = self._loop.time()
         self._pending[self.client.tag] = pending
         self._arm()
-        return future
 
     async def run(
         self, command: ClientCommand, *, sink: Sink | None = None, on_continue: Callable[[bytes], None] | None = None
@@ -297,6 +329,8 @@ class ImapLink:
             raise ProtocolError(f"{self.host} answered a command that was not given")
         if pending is self._head:
             self._head = next(iter(self._pending.values()), None)
+        while self._queue and len(self._pending) < self.depth:
+            self._send(*self._queue.popleft())
         if self._last and status.kind == "OK":
             self.hold()
         if not pending.future.done():
@@ -329,8 +363,9 @@ class ImapLink:
         self.stream.abort()
         self._head = None
         pending, self._pending = self._pending, {}
-        for each in pending.values():
+        for each in (*pending.values(), *(waiting for _, waiting, _ in self._queue)):
             _give(each.future, self._error)
+        self._queue.clear()
         if self._greeting is not None and not self._greeting.done():
             _give(self._greeting, self._error)
         self.release()

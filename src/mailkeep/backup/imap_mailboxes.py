@@ -105,8 +105,6 @@ async def _plain(link: ImapLink) -> list[answer.Answer]:
     asked: list[asyncio.Future[Reply]] = []
     for kind in kinds:
         asked.append(link.start(command.List(kind, "", ("*",))))
-        if link.quirks.pipeline_depth == 1:
-            await asked[-1]
     answers = list(link.checked(await asked[0], "LIST").answers)
     for each in asked[1:]:
         answers += (await each).answers
@@ -123,9 +121,9 @@ async def _ask_status(
         if isinstance(each, answer.MailboxStatus):
             told[each.raw] = _checked(each.items)
 
-    depth = 1 if link.quirks.pipeline_depth == 1 else STATUS_DEPTH
-    for start in range(0, len(mailboxes), depth):
-        asked = [link.start(command.Status(each.name, items), sink=take) for each in mailboxes[start : start + depth]]
+    for start in range(0, len(mailboxes), STATUS_DEPTH):
+        some = mailboxes[start : start + STATUS_DEPTH]
+        asked = [link.start(command.Status(each.name, items), sink=take) for each in some]
         for each in asked:
             await each
     return told
