@@ -10,6 +10,7 @@ find the access token stale, one refreshes, under a lock file, and writes both t
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import os
 import secrets
@@ -160,6 +161,8 @@ async def _client(oauth: OAuth, transport: httpx2.AsyncBaseTransport | None) -> 
         timeout=REQUEST_S,
         follow_redirects=False,
     )
+    for answer in ("access_token_response", "refresh_token_response"):
+        client.register_compliance_hook(answer, functools.partial(_checked, oauth))
     async with client:
         yield client
 
@@ -169,21 +172,27 @@ async def _asked(oauth: OAuth, request: Callable[[], Awaitable[Any]]) -> dict[st
     try:
         async with asyncio.timeout(REQUEST_S):
             answer = await request()
-            if isinstance(answer, httpx2.Response):
-                answer = answer.json()
     except OAuthError as error:
         raise _refusal(oauth, {"error": error.error, "error_description": error.description}) from None
-    except httpx2.HTTPStatusError as error:
-        raise RemoteError(f"{oauth.issuer} answered with HTTP {error.response.status_code}") from None
     except (httpx2.HTTPError, TimeoutError, OSError) as error:
         raise Unreachable(f"{oauth.issuer} cannot be reached for tokens: {type(error).__name__}") from None
-    except (ValueError, KeyError, TypeError):
-        answer = None
-    if not isinstance(answer, dict):
-        raise RemoteError(f"{oauth.issuer} answered something that is not OAuth 2")
+    answer = answer.json() if isinstance(answer, httpx2.Response) else dict(answer)
     if "error" in answer:
         raise _refusal(oauth, answer)
     return answer
+
+
+def _checked(oauth: OAuth, response: httpx2.Response) -> httpx2.Response:
+    """Before authlib reads it: an object, whatever the issuer's proxy says. Raises RemoteError."""
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if response.status_code >= 500 or (response.status_code >= 300 and not isinstance(answer, dict)):
+        raise RemoteError(f"{oauth.issuer} answered with HTTP {response.status_code}")
+    if not isinstance(answer, dict):
+        raise RemoteError(f"{oauth.issuer} answered something that is not OAuth 2")
+    return response
 
 
 def _refusal(oauth: OAuth, answer: dict[str, Any]) -> _Refused:
@@ -218,8 +227,12 @@ async def _by_device(client: Any, oauth: OAuth, *, tell: Tell, sleep: Sleep) -> 
     if oauth.device_url is None:
         raise ConfigError(f"{oauth.issuer} has no log-in by device code")
     fields = {"client_id": oauth.client_id, "scope": oauth.scope}
+
+    async def ask() -> httpx2.Response:
+        return _checked(oauth, await client.request("POST", oauth.device_url, data=fields, withhold_token=True))
+
     try:
-        answer = await _asked(oauth, lambda: client.post(oauth.device_url, data=fields, withhold_token=True))
+        answer = await _asked(oauth, ask)
     except _Refused as refused:
         raise RemoteError(refused.text) from None
     code, user_code = answer.get("device_code"), answer.get("user_code")
