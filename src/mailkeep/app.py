@@ -446,7 +446,8 @@ class _Supervisor:
 
 
 def keep(config: Config, lifeline: int) -> None:
-    """Index new mail for search and collect garbage, until the parent is gone."""
+    """Index new mail for search, collect garbage and pull remotes as scheduled, until the parent is gone."""
+    from mailkeep.backup.scheduler import Scheduler
     from mailkeep.store.store import Store
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -459,11 +460,19 @@ def keep(config: Config, lifeline: int) -> None:
     gc_stamp = config.data / "collected"  # its time says when; run/ is for sockets only
     seen: dict[int, tuple[int, ...]] = {}
     behind: dict[int, float] = {}
+    scheduler = Scheduler(store)
+
+    def end(_number: int, _frame: object) -> None:
+        scheduler.stop()  # our own work may be cut off anywhere, but its children must not outlive us
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
     pause_s = 1.0
     while not _readable(lifeline, pause_s):
         begun = time.monotonic()
         indexed = False
         try:
+            scheduler.tick()
             if config.search_index:
                 indexed = index_changed(
                     store, seen, lambda: _readable(lifeline, 0), quiet_s=INDEX_QUIET_S, behind=behind
@@ -478,6 +487,7 @@ def keep(config: Config, lifeline: int) -> None:
             indexed, begun = False, begun - FAILED_PAUSE_S / 10
         # At most a tenth of its time is spent on looking where nothing is, however many accounts there are.
         pause_s = 0.0 if indexed else max(1.0, 10 * (time.monotonic() - begun))
+    scheduler.stop()
 
 
 def _readable(descriptor: int, timeout_s: float) -> bool:

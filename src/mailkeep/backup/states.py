@@ -7,6 +7,7 @@ import msgspec
 
 from mailkeep.backup.ledger import RemoteReport
 from mailkeep.backup.settings import Remote
+from mailkeep.errors import BadCredentials
 from mailkeep.store.store import Store
 
 
@@ -24,6 +25,7 @@ def save_report(store: Store, remote: Remote, report: RemoteReport) -> None:
     for name in ("remote", "account", "host", "notes", "left_out", "removed"):
         del facts[name]
     facts["lacking"] = report.total("lacking")
+    facts["refused"] = isinstance(report.failure, BadCredentials)  # not to be tried again by itself
     facts["folders"] = [
         {
             "folder": folder.name,
@@ -41,3 +43,11 @@ def save_report(store: Store, remote: Remote, report: RemoteReport) -> None:
     if report.equal:
         state["equal_at"] = report.started
     store.remotes.update(remote.id, state=msgspec.json.encode(state))
+
+
+def forget_refusal(data: bytes | None) -> bytes:
+    """The state after a new secret was given: it may be tried by itself again."""
+    state = read_state(data)
+    if isinstance(state.get("last"), dict):
+        state["last"]["refused"] = False
+    return msgspec.json.encode(state)

@@ -419,6 +419,7 @@ def login(call: Call, name: str, *, no_check: bool, **given: Any) -> int:
     from mailkeep.backup.quirks import providers
     from mailkeep.backup.seal import seal
     from mailkeep.backup.settings import find_remote, pack
+    from mailkeep.backup.states import forget_refusal
 
     out, config, ways = call.out, call.settings(), _ways(given)
     with opened(config) as store:
@@ -432,11 +433,34 @@ def login(call: Call, name: str, *, no_check: bool, **given: Any) -> int:
             remote_login.try_log_in(settings, secret, providers().get(settings.provider or ""))
             out.say(f"Logged in to {settings.host} as {settings.user}.")
         sealed = None if kept is None else seal(store.root, found.name, kept)
-        store.remotes.update(found.id, settings=pack(settings), secret=sealed)
+        store.remotes.update(found.id, settings=pack(settings), secret=sealed, state=forget_refusal(found.state))
         account = _account_name(store, found)
     out.say(f"Secret of {found.name} renewed.")
     after = Remote(found.id, found.name, found.account, settings, None, found.schedule, None, found.created)
     out.facts({**facts(after, account), "checked": not no_check})
+    return 0
+
+
+@remote.command("schedule", short_help="Let `serve` pull a remote by itself.")
+@click.argument("name")
+@click.argument("when", required=False)
+@common
+def schedule(call: Call, name: str, *, when: str | None) -> int:
+    """Let `mailkeep serve` pull a remote by itself: WHEN is "every 15 min", "every 2 hours", "daily at 03:30" or
+    "never". Without WHEN it shows the schedule. It holds at once, also for a server that runs."""
+    from mailkeep.backup.schedule import parse
+    from mailkeep.backup.settings import find_remote
+
+    out, config = call.out, call.settings()
+    parsed = parse(when) if when is not None else None
+    with opened(config) as store:
+        found = find_remote(store, name)
+        text = found.schedule
+        if when is not None:
+            text = None if parsed is None else str(parsed)
+            store.remotes.update(found.id, schedule=text)
+    out.say(f"{found.name} is pulled {text} while `mailkeep serve` runs." if text else f"{found.name}: no schedule.")
+    out.facts({"name": found.name, "schedule": text})
     return 0
 
 

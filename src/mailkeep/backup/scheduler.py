@@ -1,0 +1,114 @@
+"""Runs `mailkeep pull REMOTE` when its schedule says so: each a child process, few at a time, one for a remote.
+
+Lives in the keeper, which calls `tick` now and then. A child has its own memory and its own faults, writes through the
+same locks as any other process, and is asked to end with TERM, upon which it commits what it has fetched.
+
+It knows no protocol. What it remembers between ticks is only which child is whose and when it began; everything else
+is in the store, so a keeper that dies loses nothing.
+"""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from mailkeep import log
+from mailkeep.backup.schedule import due_at, parse
+from mailkeep.backup.states import read_state
+from mailkeep.errors import UsageError
+from mailkeep.store.remotes import RemoteRow
+from mailkeep.store.store import Store
+
+_log = log.get("schedule")
+
+PULLS_MAX: Final = 2  # at a time, of all remotes
+LOOK_S: Final = 5.0  # between two looks at the remotes
+STOP_S: Final = 8.0  # for the children to commit what they have
+NOT_EQUAL: Final = 1  # exit code of a run that worked, and after which something is still missing
+
+
+@dataclass(slots=True)
+class Scheduler:
+    """The children of one keeper. `command`: how `mailkeep` is called, for tests."""
+
+    store: Store
+    command: Sequence[str] = (sys.executable, "-m", "mailkeep.cli.main")
+    now: Callable[[], float] = time.time
+    running: "dict[int, subprocess.Popen[bytes]]" = field(default_factory=dict)  # remote id → child
+    _names: dict[int, str] = field(default_factory=dict)
+    _started: dict[int, int] = field(default_factory=dict)
+    _failures: dict[int, int] = field(default_factory=dict)
+    _looked: float = 0.0
+
+    def tick(self) -> None:
+        """Take note of children that have ended; start what is due."""
+        self._reap()
+        now = self.now()
+        if now - self._looked < LOOK_S and now >= self._looked:
+            return
+        self._looked = now
+        for _, row in self._due(now):
+            if len(self.running) >= PULLS_MAX:
+                break
+            if row.id not in self.running:
+                self._start(row, int(now))
+
+    def stop(self) -> None:
+        """End all children: they commit, or, when they take too long, are killed, which loses nothing but time."""
+        for child in self.running.values():
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+        end = time.monotonic() + STOP_S
+        for child in self.running.values():
+            try:
+                child.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        self.running.clear()
+
+    def _due(self, now: float) -> list[tuple[int, RemoteRow]]:
+        """The longest overdue first."""
+        found = []
+        for row in self.store.remotes.list():
+            if not row.schedule or row.id in self.running:
+                continue
+            try:
+                schedule = parse(row.schedule)
+            except UsageError:  # of a later version
+                continue
+            if schedule is None:
+                continue
+            started, failures = self._started.get(row.id), self._failures.get(row.id, 0)
+            due = due_at(schedule, read_state(row.state), started=started, failures=failures)
+            if due <= now:
+                found.append((due, row))
+        return sorted(found, key=lambda each: (each[0], each[1].id))
+
+    def _start(self, row: RemoteRow, now: int) -> None:
+        arguments = [*self.command, "pull", "--quiet", "--data", str(self.store.root), "--", row.name]
+        self._started[row.id] = now
+        try:
+            child = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        except OSError as error:
+            _log.warning("pull could not be started", remote=row.name, reason=error.strerror)
+            self._failures[row.id] = self._failures.get(row.id, 0) + 1
+            return
+        self.running[row.id], self._names[row.id] = child, row.name
+        _log.info("pull started", remote=row.name, pid=child.pid)
+
+    def _reap(self) -> None:
+        for id, child in list(self.running.items()):
+            code = child.poll()
+            if code is None:
+                continue
+            del self.running[id]
+            if code in (0, NOT_EQUAL):
+                self._failures.pop(id, None)
+                _log.info("pull ended", remote=self._names[id], code=code)
+            else:
+                self._failures[id] = self._failures.get(id, 0) + 1
+                _log.warning("pull failed", remote=self._names[id], code=code)
