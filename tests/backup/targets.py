@@ -17,6 +17,7 @@ from mailkeep.mail.mailbox_name import decode_utf7, encode_utf7
 from mailkeep.store.account import Account
 from mailkeep.store.staging import Staged
 from mailkeep.store.store import Store
+from mailkeep.testing import Faulty
 
 Message = tuple[frozenset[str], int, bytes]  # flags, internal date, bytes
 IGNORED = {"\\recent", "$gone"}
@@ -164,3 +165,16 @@ def fill(account: Account, mailbox: str, bodies: Iterable[bytes], *, start: int 
         for number, data in enumerate(bodies):
             staged = Staged.of(data)
             transaction.append(box.id, staged, flags=flags[number % 5], internaldate=start + number * 3601)
+
+
+def faulty_login(server: Faulty) -> Login:
+    return Login(server.imap_port, server.user, server.password)
+
+
+def contents_of_faulty(server: Faulty) -> dict[str, Counter[Message]]:
+    """Folder → its messages, as the server has them."""
+    return {
+        name: Counter((clean(each.flags), each.mail.date, each.mail.data) for each in box)
+        for name, box in server.mailboxes.items()
+        if box.selectable
+    }

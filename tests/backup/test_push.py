@@ -1,23 +1,31 @@
 """Push: what was chosen is there afterwards, message for message; a second run copies nothing; a killed one goes on."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mailkeep.backup.context import Context
+from mailkeep.backup.pace import Limits
+from mailkeep.backup.pull import pull
 from mailkeep.backup.push import push
 from mailkeep.backup.push_ledger import PushReport
 from mailkeep.backup.settings import Remote
+from mailkeep.mail.query import HasFlag
 from mailkeep.mail.selection import Selection
 from mailkeep.store.account import Account
 from mailkeep.store.store import Store
+from mailkeep.testing import Break, Busy, Faulty
+from mailkeep.testing.faults import FULL
 from tests.backup.targets import (
     Login,
     add_remote,
     contents,
     contents_of,
+    contents_of_faulty,
+    faulty_login,
     fill,
     messages,
     subscriptions,
@@ -25,6 +33,12 @@ from tests.backup.targets import (
 )
 from tests.dovecot import Dovecot
 from tests.messages import bulk, numbered, ugly
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailkeep.backup.push.WAIT_FIRST_S", 0.01)
+    monkeypatch.setattr("mailkeep.backup.pace.BACKOFF_FIRST_S", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +128,167 @@ def test_ugly_mail_arrives_as_it_is_or_is_booked(
     assert sum((found & ours).values()) >= folder.there - folder.changed
     again = run(store, account, elsewhere, selection=Selection(folders=("Ugly",)))
     assert again.total("copied") == 0 and contents(login)["Ugly"] == found
+
+
+# ---- what the target does not take
+
+
+def fresh_remote(store: Store, server: Faulty, **settings: object) -> Remote:
+    """A remote whose archive is another account."""
+    name = f"other{len(store.directory.list())}"
+    store.directory.add(name)
+    return add_remote(store, name, store.account(name), faulty_login(server), **settings)
+
+
+def test_an_exchange_that_loses_flags_throttles_and_numbers_anew(
+    store: Store, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailkeep.backup.push.limits_of", lambda *_, **__: Limits())  # else four a second
+    with Faulty("o365") as server:
+        server.user = account.info.name
+        remote = fresh_remote(store, server, provider="o365")
+        fill(account, "Deleted", bulk(4, 9))
+        report = run(store, account, remote)
+        assert report.equal, report.facts()
+        found, ours = contents_of_faulty(server), contents_of(account)
+        assert report.counted("lost") == {"$Forwarded": 12, "Work": 12}
+        for mine, theirs in (("INBOX", "INBOX"), ("Sent", "Sent Items"), ("Deleted", "Deleted")):
+            kept = Counter({(system(flags), date, data): n for (flags, date, data), n in ours[mine].items()})
+            assert found[theirs] == kept, mine
+        again = run(store, account, remote)
+        assert again.equal and again.total("copied") == 0
+        assert contents_of_faulty(server) == found
+
+
+def system(flags: frozenset[str]) -> frozenset[str]:
+    return frozenset(flag for flag in flags if flag.startswith("\\"))
+
+
+def test_what_is_too_large_or_has_too_long_a_line_is_planned_and_booked(store: Store, account: Account) -> None:
+    fill(account, "Big", [b"Subject: big\r\n\r\n" + b"x\r\n" * 3000, b"Subject: small\r\n\r\nhi\r\n"])
+    capabilities = (*FULL, "APPENDLIMIT=5000")
+    with Faulty("plain", append_max=5000, capabilities=capabilities) as server:
+        remote = fresh_remote(store, server)
+        chosen = Selection(folders=("Big",))
+        plan = run(store, account, remote, plan=True, selection=chosen)
+        assert plan.append_max == 5000 and plan.counted("missing") == {"too large for the server": 1}
+        assert plan.total("copied") == 1 and plan.estimate_s is not None
+        assert server.commands(rb"^\S+ (UID )?(APPEND|CREATE|SUBSCRIBE|STORE)") == []
+        report = run(store, account, remote, selection=chosen)
+        assert not report.equal and report.counted("missing") == plan.counted("missing")
+        assert report.total("there") == 1
+    fill(account, "Long", [b"Subject: long\r\n\r\n" + b"x" * 20_000 + b"\r\n", b"Subject: short\r\n\r\nhi\r\n"])
+    with Faulty("plain") as server:
+        remote = fresh_remote(store, server, provider="o365")
+        report = run(store, account, remote, selection=Selection(folders=("Long",)))
+        assert report.counted("missing") == {"has a line longer than the server takes": 1}
+        assert report.total("there") == 1
+
+
+def test_a_server_without_uidplus_and_literal_plus(store: Store, account: Account) -> None:
+    plain = ("IMAP4rev1",)
+    with Faulty("plain", capabilities=plain, append_date_ignored=True) as server:
+        remote = fresh_remote(store, server)
+        report = run(store, account, remote)
+        assert report.equal, report.facts()
+        again = run(store, account, remote)
+        assert again.equal and again.total("copied") == 0
+        bodies = Counter(data for box in contents_of_faulty(server).values() for _, _, data in box.elements())
+        assert bodies == Counter(data for box in contents_of(account).values() for _, _, data in box.elements())
+
+
+def test_names_and_folders_of_the_target(store: Store, account: Account) -> None:
+    fill(account, "a.b", [numbered(1)])
+    with Faulty("plain", prefix="INBOX.", separator=".") as server:
+        remote = fresh_remote(store, server)
+        report = run(store, account, remote)
+        assert report.equal, report.facts()
+        found = contents_of_faulty(server)
+        assert {"INBOX.Work.Zoë & Søn", "INBOX.a_b", "INBOX.Work.Empty"} <= set(found)
+        assert sum(found["Sent"].values()) == 7
+    with Faulty("gmail") as server:
+        remote = fresh_remote(store, server, provider="gmail")
+        report = run(store, account, remote, selection=Selection(folders=("Sent", "Work/*")))
+        assert report.equal, report.facts()
+        found = contents_of_faulty(server)
+        assert sum(found["[Gmail]/Gesendet"].values()) == 7 and sum(found["Work/Zoë & Søn"].values()) == 12
+
+
+def test_everything_below_a_folder_and_a_selection(store: Store, account: Account) -> None:
+    with Faulty("plain") as server:
+        remote = fresh_remote(store, server)
+        chosen = Selection(not_folders=("Work/*",), flags=("flagged",))
+        report = run(store, account, remote, selection=chosen, into="Back/2024")
+        assert report.equal and report.total("chosen") == 9
+        found = without_empty(contents_of_faulty(server))
+        assert {name: sum(each.values()) for name, each in found.items()} == {"Back/2024/Inbox": 8, "Back/2024/Sent": 1}
+        again = run(store, account, remote, selection=chosen, into="Back/2024")
+        assert again.equal and again.total("copied") == 0
+
+
+def test_a_message_that_breaks_the_server_is_found_out(store: Store, account: Account) -> None:
+    fill(account, "Sent", [b"Subject: poison\r\n\r\nx" + b"y" * 1234 + b"\r\n"])
+    size = len(b"Subject: poison\r\n\r\nx" + b"y" * 1234 + b"\r\n")
+    with Faulty("plain", breaks=(Break(rb"APPEND .*\{%d" % size, times=None),)) as server:
+        remote = fresh_remote(store, server)
+        report = run(store, account, remote)
+        assert report.counted("missing") == {"the server cuts the connection": 1}
+        assert report.total("there") == 59 == report.total("chosen") - 1
+
+
+def test_a_full_target_ends_the_run_and_says_so(store: Store, account: Account) -> None:
+    full = Busy(rb"APPEND", every=10, reply=b"NO [OVERQUOTA] Mailbox is full")
+    with Faulty("plain", busy=(full,)) as server:
+        remote = fresh_remote(store, server)
+        report = run(store, account, remote)
+        assert report.stopped is not None and "no more room" in report.stopped and not report.equal
+        assert report.counted("missing") == {"not fetched yet": 50}
+
+
+# ---- cut, killed, and gone on
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_cut_at_every_append_and_nothing_is_doubled(store: Store, account: Account, when: str) -> None:
+    """The answer that was lost with the line is the one that doubles messages elsewhere."""
+    with Faulty("plain") as server:
+        remote = fresh_remote(store, server)
+        chosen = Selection(folders=("Work/*", "Sent"))
+        for nth in range(1, 30, 4):
+            server.change(breaks=(Break(rb"APPEND", nth=nth, when=when),))  # type: ignore[arg-type]
+            report = run(store, account, remote, selection=chosen)
+            assert report.equal, report.facts()
+        found = without_empty(contents_of_faulty(server))
+        ours = contents_of(account)
+        assert found == without_empty({name: each for name, each in ours.items() if name != "INBOX"})
+
+
+# ---- back to where it came from
+
+
+def test_what_is_put_back_is_not_pulled_again(store: Store, account: Account, login: Login, dovecot: Dovecot) -> None:
+    """Pulled, lost at the source, pushed back; the next pull fetches nothing, and nothing is marked gone any more."""
+    source = Login(dovecot.imap, login.user + ".x", dovecot.password)
+    client = source.connect()
+    for number in range(10):
+        client.append("INBOX", "\\Seen" if number % 2 else "", None, numbered(number))
+    client.logout()
+    store.directory.add("archive")
+    archive = store.account("archive")
+    remote = add_remote(store, "source", archive, source)
+    assert asyncio.run(pull(Context(store), remote)).equal
+    client = source.connect()
+    client.select("INBOX")
+    client.store("2:4", "+FLAGS", "\\Deleted")
+    client.expunge()
+    client.logout()
+    before = contents_of(archive)
+    assert asyncio.run(pull(Context(store), remote)).total("gone") == 3
+    report = run(store, archive, remote)
+    assert report.equal and report.total("copied") == 3, report.facts()
+    again = asyncio.run(pull(Context(store), remote))
+    assert again.equal and again.total("fetched") == 0, again.facts()
+    assert contents_of(archive) == before and contents(source)["INBOX"] == before["INBOX"]
+    box = archive.mailbox("INBOX")
+    assert archive.search(box.id, HasFlag("$Gone")).tolist() == []
+    assert run(store, archive, remote).total("copied") == 0

@@ -84,8 +84,7 @@ class Push:
         try:
             await self.round()
         finally:
-            if self._connection is not None:
-                await self._connection.logout()
+            await self._hang_up()
             self.context.store.remotes.save_host_state(self._host_key, self._pace.dump())
 
     @property
@@ -99,17 +98,50 @@ class Push:
 
     async def round(self) -> None:
         """All folders, as they are now."""
-        connection = await self._connected()
+        connection, self._listed = await self._list()
         self.report.append_max = append_max(connection)
-        self._listed = await connection.list_mailboxes(status=True)
         sources, self.report.left_out = await asyncio.to_thread(list_sources, self.account, self.selection)
         placed = self._place(connection, sources)
+        listed = {box.name: box for box in self._listed}
+        due = []
         for source in sources:
             if self.only is None or self.only(source):
-                await self._folder(source, placed[source.name])
+                place = placed[source.name]
+                copy = await self._prepare(source, place, listed.get(place.name))
+                if copy is not None:
+                    due.append((copy, source, place))
+        for copy, source, place in due:
+            await self._folder(copy, source, place, listed.get(place.name))
         if self.planned:
             left = self.report.total("copied_bytes")
             self.report.estimate_s = self._paced.finish_s(time.time(), left, self.report.total("copied"))
+
+    async def _list(self) -> tuple[ImapConnection, list[RemoteMailbox]]:
+        attempt = 0
+        while True:
+            try:
+                connection = await self._connected()
+                return connection, await connection.list_mailboxes(status=True)
+            except (RemoteBusy, Unreachable) as error:
+                attempt += 1
+                await self._hang_up()  # some sessions are refused everything, and the next one nothing
+                await self._after(error, attempt)
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.logout()
+
+    async def _after(self, error: RemoteBusy | Unreachable, attempt: int) -> None:
+        """Wait before another attempt, the longer the more there were. Raises the error when there were enough."""
+        hint = error.retry_after_s if isinstance(error, RemoteBusy) else None
+        asked = self._paced.troubled(time.time(), hint)
+        if attempt >= ATTEMPTS_MAX:
+            raise error
+        seconds = asked if hint is not None else max(WAIT_FIRST_S * 2 ** (attempt - 1), asked)
+        if seconds > WAIT_MAX_S:
+            raise _Later(seconds)
+        await self._pause(seconds)
 
     def _place(self, connection: ImapConnection, sources: Sequence[Source]) -> dict[str, Placed]:
         """Where each mailbox goes. All of ours take part, so that names do not depend on the filters."""
@@ -141,9 +173,9 @@ class Push:
 
     # ---- one folder
 
-    async def _folder(self, source: Source, placed: Placed) -> None:
+    async def _prepare(self, source: Source, placed: Placed, listed: RemoteMailbox | None) -> FolderCopy | None:
+        """Find what is chosen of it. None when nothing changed on either side since all of it was there."""
         ledger = self._ledger(source, placed)
-        listed = next((box for box in self._listed if box.name == placed.name), None)
         copy = FolderCopy(
             self._books(source, placed),
             ledger,
@@ -160,9 +192,13 @@ class Push:
         if quiet is not None:
             ledger.chosen = ledger.there = quiet.chosen
             ledger.chosen_bytes, ledger.gone = quiet.size, quiet.gone
-            return
+            return None
         await asyncio.to_thread(books.choose)
         ledger.chosen, ledger.chosen_bytes, ledger.gone = len(books.keys), books.size, books.gone
+        return copy
+
+    async def _folder(self, copy: FolderCopy, source: Source, placed: Placed, listed: RemoteMailbox | None) -> None:
+        ledger = copy.ledger
         try:
             if self.planned:
                 await self._plan(copy, exists=listed is not None and listed.selectable)
@@ -171,6 +207,9 @@ class Push:
         except (RemoteError, Unreachable, ProtocolError) as error:
             ledger.error = error.text
             _log.info("folder not finished", remote=self.remote.name, folder=ledger.name, error=error.text)
+        finally:
+            if not self.planned:
+                copy.count()
 
     def _ledger(self, source: Source, placed: Placed) -> FolderPush:
         """A fresh one, in place of that of an earlier round, whose copies it goes on counting."""
@@ -220,13 +259,9 @@ class Push:
             except (RemoteBusy, Unreachable) as error:
                 attempt = 1 if copy.sent > before else attempt + 1
                 before = copy.sent
-                hint = error.retry_after_s if isinstance(error, RemoteBusy) else None
-                wait_s = max(WAIT_FIRST_S * 2 ** (attempt - 1), self._paced.troubled(time.time(), hint))
-                if attempt >= ATTEMPTS_MAX:
-                    raise
-                if wait_s > WAIT_MAX_S:
-                    raise _Later(wait_s) from None
-                await self._pause(wait_s)
+                if attempt > 1:
+                    await self._hang_up()
+                await self._after(error, attempt)
 
     async def _create(self, connection: ImapConnection, placed: Placed) -> None:
         use = placed.special_use
@@ -251,11 +286,11 @@ class Push:
                 self.context.progress.items_total += len(missing)
                 first = False
             await copy.complete_flags(connection)
-            copy.count()
             if not missing or self.context.stop.is_set():
                 break
             await copy.send(connection, missing)
             self._paced.succeeded(len(missing))
+        copy.count()
         if copy.ledger.equal:
             status = await _status(connection, copy.ledger.name) if copy.books.foreign else None
             await asyncio.to_thread(copy.books.settle, status)

@@ -87,7 +87,10 @@ class FolderCopy:
 
     async def compare(self, connection: ImapConnection, *, writable: bool) -> list[int]:
         """Select the folder and see what of ours it has. Returns the keys that are missing, in the order to send."""
+        before = self.selected
         self.selected = await connection.select(self.ledger.name, writable=writable)
+        if before is not None and before.uidvalidity != self.selected.uidvalidity:
+            self.foreign.clear()
         self.custom = connection.quirks.custom_keywords
         await asyncio.to_thread(self.books.open, self.selected.uidvalidity)
         there = await connection.uids()
