@@ -5,6 +5,7 @@ The names below are the whole of what other packages use, with `check`, `repair`
 
 from mailkeep.store.account import Account, AccountInfo, Usage
 from mailkeep.store.accounts import Directory
+from mailkeep.store.arrivals import Arrival
 from mailkeep.store.flagsets import FlagSet
 from mailkeep.store.index import Batch, MailboxIndex
 from mailkeep.store.mailboxes import GONE, Mailbox
@@ -31,6 +32,7 @@ __all__ = [
     "Account",
     "AccountInfo",
     "Appended",
+    "Arrival",
     "Batch",
     "Changes",
     "Directory",

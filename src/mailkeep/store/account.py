@@ -391,6 +391,11 @@ class Account:
         with self._read() as db:
             return remote_rows.rows(db, box_id)
 
+    def places_of(self, emails: Sequence[int]) -> list[tuple[int, MailboxId, int, bool]]:
+        """(email, mailbox, uid, whether it has an origin) of all live messages of this content, wherever they are."""
+        with self._read() as db:
+            return remote_rows.places_of(db, emails)
+
     def recognise(self, mailbox_id: int) -> Iterator[Recognisable]:
         """What the messages of a mailbox can be told by, by UID; expunged ones that are kept included.
 

@@ -71,7 +71,7 @@ def append(
     if origin is not None:
         found = select_row(ledger.db, "SELECT key, modseq, fate FROM message WHERE origin = ?", (origin,))
         if found is not None and found[2] == Fate.MAILBOX:
-            _rekey(ledger, {found[0]: None})  # it went away with its mailbox, and comes again
+            rekey(ledger, {found[0]: None})  # it went away with its mailbox, and comes again
         elif found is not None:
             there = ledger.box(found[0] >> UID_BITS)
             return Appended(found[0] & UID_MASK, there.uidvalidity, found[1], fresh=False, mailbox=there.id)
@@ -79,7 +79,7 @@ def append(
         uid = box.uidnext
     elif uid < box.uidnext:
         raise NotAllowed("A UID below the next one was given already, or never will be")
-    _check_uid(uid)
+    check_uid(uid)
     if enforce_quota and not ledger.has_room(staged.size):
         raise OverQuota("The account has no room for this message")
     flagset = ledger.intern(flags)
@@ -87,8 +87,7 @@ def append(
     modseq = ledger.next_modseq()
     date = ledger.now if internaldate is None else internaldate
     ledger.db.execute(
-        "INSERT INTO message (key, email, size, flags, modseq, internaldate, savedate, added, origin) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        MESSAGE_SQL,
         (box.id << UID_BITS | uid, email, staged.size, flagset.id, modseq, date, ledger.now, modseq, origin),
     )
     box.uidnext = uid + 1
@@ -101,13 +100,13 @@ def append(
     return Appended(uid, box.uidvalidity, modseq, fresh=True, mailbox=box.id)
 
 
-def _check_uid(uid: int) -> None:
+def check_uid(uid: int) -> None:
     if uid >= UID_MAX:
         raise LimitReached("The mailbox has used up its UIDs")
 
 
 def _check_uids(box: Box, count: int) -> None:
-    _check_uid(box.uidnext + count - 1)
+    check_uid(box.uidnext + count - 1)
 
 
 def _find_or_insert_email(ledger: Ledger, staged: Staged) -> int:
@@ -123,42 +122,66 @@ def insert_email(
     db: apsw.Connection, rendered: Rendered, place: Place, *, sha256: bytes, codec: int = RAW, id: int | None = None
 ) -> int:
     """A row for content that is in a pack. Returns its id, which is the next one if none is given."""
-    db.execute(
-        "INSERT INTO email (id, sha256, size, header_size, pack, offset, length, codec, thread, sent_day, envelope, "
-        "envelope_utf8, sections, bodystructure, body, message_id, subject, preview) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            id,
-            sha256,
-            rendered.size,
-            rendered.header_size,
-            place.pack,
-            place.offset,
-            place.length,
-            codec,
-            _thread(db, rendered.thread_refs, sha256),
-            rendered.sent_day,
-            rendered.envelope,
-            rendered.envelope_utf8,
-            rendered.sections,
-            rendered.bodystructure,
-            rendered.body,
-            rendered.message_id,
-            rendered.subject,
-            rendered.preview,
-        ),
-    )
+    thread = _thread(db, ref_numbers(rendered), sha256)
+    db.execute(EMAIL_SQL, email_row(rendered, place, sha256=sha256, codec=codec, id=id, thread=thread))
     return db.last_insert_rowid() if id is None else id
 
 
-def _thread(db: apsw.Connection, refs: Sequence[str], sha256: bytes) -> int:
-    """The thread of a message with these references. The root's hash names it, so siblings meet without a look-up."""
-    if not refs:
-        return _number(sha256[:8])
+EMAIL_SQL: Final = (
+    "INSERT INTO email (id, sha256, size, header_size, pack, offset, length, codec, thread, sent_day, envelope, "
+    "envelope_utf8, sections, bodystructure, body, message_id, subject, preview) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+MESSAGE_SQL: Final = (
+    "INSERT INTO message (key, email, size, flags, modseq, internaldate, savedate, added, origin) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def email_row(
+    rendered: Rendered, place: Place, *, sha256: bytes, codec: int, id: int | None, thread: int
+) -> tuple[Any, ...]:
+    """For EMAIL_SQL."""
+    return (
+        id,
+        sha256,
+        rendered.size,
+        rendered.header_size,
+        place.pack,
+        place.offset,
+        place.length,
+        codec,
+        thread,
+        rendered.sent_day,
+        rendered.envelope,
+        rendered.envelope_utf8,
+        rendered.sections,
+        rendered.bodystructure,
+        rendered.body,
+        rendered.message_id,
+        rendered.subject,
+        rendered.preview,
+    )
+
+
+def ref_numbers(rendered: Rendered) -> "array[int]":
+    """The messages that it refers to, and itself, as thread_ref knows them."""
+    refs = rendered.thread_refs
     refs = refs if len(refs) <= THREAD_REFS_MAX else (refs[0], *refs[-THREAD_REFS_MAX:])
-    numbers = array(
+    return array(
         "q", [_number(hashlib.blake2b(ref.encode("utf-8", "replace"), digest_size=8).digest()) for ref in refs]
     )
+
+
+def lone_thread(sha256: bytes) -> int:
+    """Of a message without any references, not even a Message-ID of its own."""
+    return _number(sha256[:8])
+
+
+def _thread(db: apsw.Connection, numbers: "array[int]", sha256: bytes) -> int:
+    """The thread of a message with these references. The root's hash names it, so siblings meet without a look-up."""
+    if not numbers:
+        return lone_thread(sha256)
     if len(numbers) == 1:  # as it is for what is no answer
         db.execute("INSERT OR IGNORE INTO thread_ref VALUES (?, ?)", (numbers[0], numbers[0]))
         if db.changes():
@@ -218,8 +241,7 @@ def _place_rows(ledger: Ledger, box: Box, rows: list[_Row], modseq: int) -> list
     first, now = box.uidnext, ledger.now
     base = box.id << UID_BITS | first
     ledger.db.executemany(
-        "INSERT INTO message (key, email, size, flags, modseq, internaldate, savedate, added, origin) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        MESSAGE_SQL,
         (
             (base + index, row.email, row.size, row.flags.id, modseq, row.internaldate, now, modseq, row.origin)
             for index, row in enumerate(rows)
@@ -403,10 +425,10 @@ def set_origins(ledger: Ledger, mailbox_id: int, rows: list[tuple[int, bytes | N
                 changes.setdefault(holder, None)
         changes[key] = origin
     if changes:
-        _rekey(ledger, changes)
+        rekey(ledger, changes)
 
 
-def _rekey(ledger: Ledger, changes: dict[int, bytes | None]) -> None:
+def rekey(ledger: Ledger, changes: dict[int, bytes | None]) -> None:
     # First all without, so that two may swap.
     ledger.db.executemany("UPDATE message SET origin = NULL WHERE key = ?", ((key,) for key in changes))
     ledger.db.executemany(

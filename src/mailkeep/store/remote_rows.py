@@ -169,6 +169,16 @@ def find_origins(db: apsw.Connection, origins: Sequence[bytes]) -> dict[bytes, O
     return found
 
 
+def places_of(db: apsw.Connection, emails: Sequence[int]) -> list[tuple[int, MailboxId, int, bool]]:
+    """(email, mailbox, uid, whether it has an origin) of all live messages of this content."""
+    sql = (
+        "SELECT m.email, m.key, m.origin IS NOT NULL FROM carray(?) c CROSS JOIN message m ON m.email = c.value "
+        "WHERE m.removed IS NULL"
+    )
+    rows = select(db, sql, (apsw.carray(array("q", list(emails) or [-1])),))
+    return [(email, MailboxId(key >> UID_BITS), key & UID_MASK, bool(known)) for email, key, known in rows]
+
+
 def recognise(db: apsw.Connection, mailbox_id: int, above: int) -> list[Recognisable]:
     """The next some thousand messages of ours above a UID; expunged ones that are kept included."""
     low, high = _range(mailbox_id)
