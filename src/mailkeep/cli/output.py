@@ -34,6 +34,8 @@ EXIT_CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (errors.ConfigError, 78),
     (errors.LoginError, 77),
     (errors.Unreachable, 69),
+    (errors.RemoteBusy, BUSY),
+    (errors.RemoteError, 76),
     (errors.StoreReadOnly, 73),
     (errors.StoreFull, 74),
     (errors.StoreCorrupt, 74),
