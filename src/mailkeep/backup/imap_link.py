@@ -261,6 +261,8 @@ class ImapLink:
                 self._seen = self._loop.time()
                 self.client.receive(data)
                 self._dispatch()
+                if self._bye is not None and not any(each.what == "LOGOUT" for each in self._pending.values()):
+                    raise self._ended()  # some say BYE and keep the line
                 if self._held is not None:
                     await self._held
                     self._seen = self._loop.time()
@@ -281,6 +283,8 @@ class ImapLink:
                 self._untagged(event)  # type: ignore[arg-type]  # by its class, faster than isinstance
             elif isinstance(event, Status):
                 self._status(event)
+                if self._last and self._held is not None:
+                    return  # what stands behind it was said too early, and must be seen to be there
             elif isinstance(event, ToSend):
                 self.stream.write(event.data)
             elif isinstance(event, Continue):
