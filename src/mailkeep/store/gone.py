@@ -4,12 +4,13 @@ A message that vanished at its source carries the keyword GONE, so that every cl
 an account that is set to "hide" it is moved to a twin mailbox `Gone/<name>`, which is \\Hidden: no door lists or opens
 it. A move keeps origin and UIDL, so the message is known wherever it lies: nothing is pulled twice, nothing is lost.
 
-A twin is made when the first message goes there, and stays. It follows a mailbox that is renamed (`tree`); where the
-mailbox itself was deleted meanwhile, showing what is gone makes it again.
+A twin is made when the first message goes there, without the levels above it, and stays. It follows a mailbox that is
+renamed (`tree`); where the mailbox itself was deleted meanwhile, showing what is gone makes it again.
 """
 
 from collections.abc import Sequence
 
+from mailkeep.mail.mailbox_name import check_name
 from mailkeep.store import placing, tree
 from mailkeep.store.ledger import Ledger
 from mailkeep.store.mailboxes import GONE_ROOT, HIDDEN, SEPARATOR, twin_name
@@ -22,12 +23,7 @@ def hide(ledger: Ledger, mailbox_id: int, uids: Sequence[int]) -> list[tuple[int
     name = twin_name(box.name)
     twin = ledger.find_box(name)
     if twin is None:
-        levels = name.split(SEPARATOR)
-        for depth in range(1, len(levels)):
-            parent = SEPARATOR.join(levels[:depth])
-            if ledger.find_box(parent) is None:  # not by `create` of the twin: they would be in sight
-                tree.create(ledger, parent, special_use=(HIDDEN,), subscribe=False)
-        twin = tree.create(ledger, name, special_use=(HIDDEN,), subscribe=False)
+        twin = tree.create_alone(ledger, check_name(name), special_use=(HIDDEN,))
     return placing.move(ledger, box.id, uids, twin.id)
 
 

@@ -38,7 +38,7 @@ def create(
         special_use = special_use or there.special_use.split()
         _delete_one(ledger, there)
     _create_parents(ledger, name, subscribe=subscribe)
-    return _create_one(ledger, name, special_use=special_use, subscribe=subscribe, uidvalidity=uidvalidity)
+    return create_alone(ledger, name, special_use=special_use, subscribe=subscribe, uidvalidity=uidvalidity)
 
 
 def _create_parents(ledger: Ledger, name: str, *, subscribe: bool) -> None:
@@ -46,12 +46,18 @@ def _create_parents(ledger: Ledger, name: str, *, subscribe: bool) -> None:
     for depth in range(1, len(levels)):
         parent = SEPARATOR.join(levels[:depth])
         if ledger.find_box(parent) is None:
-            _create_one(ledger, parent, special_use=(), subscribe=subscribe)
+            create_alone(ledger, parent, special_use=(), subscribe=subscribe)
 
 
-def _create_one(
-    ledger: Ledger, name: str, *, special_use: Sequence[str], subscribe: bool, uidvalidity: int | None = None
+def create_alone(
+    ledger: Ledger,
+    name: str,
+    *,
+    special_use: Sequence[str],
+    subscribe: bool = False,
+    uidvalidity: int | None = None,
 ) -> Box:
+    """One mailbox of a checked name that is free; what is above it is not made."""
     if select_value(ledger.db, "SELECT count(*) FROM mailbox WHERE removed IS NULL") >= MAILBOXES_MAX:
         raise LimitReached("Too many mailboxes in the account")
     modseq = ledger.next_modseq()
