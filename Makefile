@@ -7,7 +7,7 @@ DEMO ?= build/demo
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: build serve test check bench torture lock clean
+.PHONY: build serve test check bench bench-pull torture lock clean
 .DEFAULT_GOAL := build
 
 # The program, at .venv/bin/mailkeep, with what it needs to run and nothing else.
@@ -50,6 +50,11 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(BIN)/python -m tests.programs dovecot
 	@$(BIN)/python -m bench
+
+# Pulling mail: Mailkeep against mbsync, offlineimap and getmail, from Dovecot, near and far.
+bench-pull: $(VENV)/.dev
+	@$(BIN)/python -m tests.programs dovecot mbsync offlineimap getmail
+	@$(BIN)/python -m bench.pull
 
 # The long forms of what `make test` runs briefly: kills, bad input, fuzzing.
 torture: $(VENV)/.dev
