@@ -78,7 +78,7 @@ class ImapLink:
         self.timeout_s = timeout_s
         self.capabilities: frozenset[str] = frozenset()
         self.enabled: frozenset[str] = frozenset()
-        self.rtt_s = stream.connect_s
+        self._rtt_s: float | None = None
         self.exists = 0  # messages of the selected mailbox, as far as told
         self.on_news: Sink | None = None  # what comes while nothing is asked
         self._loop = asyncio.get_running_loop()
@@ -98,6 +98,16 @@ class ImapLink:
     @property
     def host(self) -> str:
         return self.stream.host
+
+    @property
+    def rtt_s(self) -> float:
+        """The shortest time that a small command took. That of the TCP handshake only where there is no other: the one
+        who answers it may be a gate that stands before the server."""
+        return self.stream.connect_s if self._rtt_s is None else self._rtt_s
+
+    def measured(self, seconds: float) -> None:
+        """A small command has taken so long."""
+        self._rtt_s = seconds if self._rtt_s is None else min(self._rtt_s, seconds)
 
     @property
     def alive(self) -> bool:

@@ -61,7 +61,7 @@ async def open_link(
         greeting = await link.greeting()
         _check_greeting(link, greeting, settings)
         if not link.capabilities:
-            await link.run(command.Capability())
+            await _ask_capabilities(link)
         if tls == "starttls":
             await _start_tls(link)
         if greeting.kind != "PREAUTH":
@@ -100,7 +100,14 @@ async def _start_tls(link: ImapLink) -> None:
         raise ProtocolError(f"{link.host} sent more than one answer before TLS began")
     await link.secure()
     # What was said in clear does not count (RFC 9051 section 6.2.1).
+    await _ask_capabilities(link)
+
+
+async def _ask_capabilities(link: ImapLink) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     await link.run(command.Capability())
+    link.measured(loop.time() - began)
 
 
 async def _compress(link: ImapLink) -> None:
@@ -143,7 +150,7 @@ async def _log_in(link: ImapLink, settings: Settings, secret: Password | Token) 
             raise _refused(link, settings, reply)
         offered.discard(name)
     if not _told_capabilities(reply) or link.quirks.recapability_after_login:
-        await link.run(command.Capability())
+        await _ask_capabilities(link)
 
 
 def _told_capabilities(reply: Reply) -> bool:
@@ -213,7 +220,7 @@ async def _introduce(link: ImapLink, settings: Settings, greeting: answer.Status
     for number, each in enumerate(asked):
         await each
         if number == 0:
-            link.rtt_s = min(link.rtt_s, loop.time() - began)
+            link.measured(loop.time() - began)
     named = next((each.fields for each in found if isinstance(each, answer.Id)), None)
     if quirks == quirks_for(settings):  # else the caller knows better
         link.quirks = quirks_for(settings, server_id=named, greeting=greeting.text)

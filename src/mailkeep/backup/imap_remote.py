@@ -439,24 +439,26 @@ class ImapConnection:
         return False
 
     async def _listen(self, seconds: float, can_idle: bool) -> bool:
-        heard = asyncio.Event()
+        over, going = asyncio.Event(), asyncio.Event()
+        heard = False
 
         def hear(each: answer.Answer) -> None:
+            nonlocal heard
             if isinstance(each, _NEWS):
-                heard.set()
+                heard = True
+                over.set()
 
         self._link.on_news = hear
         link = self._link
-        going = asyncio.Event()
         idling = None
         if can_idle:
             asked = command.Idle()
             idling = link.start(asked, sink=hear, on_continue=lambda _: going.set(), patient=True)
-            idling.add_done_callback(lambda _: heard.set())
+            idling.add_done_callback(lambda _: over.set())
             idling.add_done_callback(lambda _: going.set())
         try:
             async with asyncio.timeout(seconds):
-                await heard.wait()
+                await over.wait()
         except TimeoutError:
             pass
         finally:
@@ -467,9 +469,9 @@ class ImapConnection:
                     await going.wait()
                 link.stream.write(b"DONE\r\n")
             link.checked(await idling, "IDLE")
-        elif not heard.is_set():
+        elif not heard:
             await link.run(command.Noop())  # keeps the line, and shows whether it is there
-        return heard.is_set()
+        return heard
 
     async def _poll(self, seconds: float) -> bool:
         heard: list[answer.Answer] = []
