@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mailkeep.backup.discover import Found, Means, Resolver, discover, parse_autoconfig, probe
 from mailkeep.backup.fetch import ANSWER_MAX, fetcher
@@ -29,6 +31,15 @@ def server(host: str, port: int = 993, socket: str = "SSL", kind: str = "imap", 
         f'<incomingServer type="{kind}"><hostname>{host}</hostname><port>{port}</port><socketType>{socket}</socketType>'
         f"{more}</incomingServer>"
     )
+
+
+PIECES = [
+    b"<clientConfig>", b"</clientConfig>", b'<incomingServer type="imap">', b'<incomingServer type="pop3">',
+    b"</incomingServer>", b"<hostname>a.example.org</hostname>", b"<hostname>%EMAILDOMAIN%</hostname>",
+    b"<hostname>{local}:x@y.z</hostname>", b"<port>993</port>", b"<port>-1</port>", b"<socketType>SSL</socketType>",
+    b"<username>%EMAILADDRESS%</username>", b"<username>{address}&#9;</username>", b"<a/>", b"\xff", b"&x;", b"<!--",
+    b"<authentication/>", b"<authentication>OAuth2</authentication>",
+]  # fmt: skip
 
 
 class World:
@@ -261,6 +272,17 @@ def test_insane_servers_are_passed_over(bad: str) -> None:
     assert only.host == "good.example.org"
 
 
+@given(st.one_of(st.binary(max_size=300), st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join)))
+def test_garbage_is_refused_or_gives_sane_servers(data: bytes) -> None:
+    try:
+        found = parse_autoconfig(data, ADDRESS)
+    except ValueError:
+        return
+    for endpoint in found:
+        assert 0 < endpoint.port < 65536 and "." in endpoint.host and endpoint.auth
+        assert not set(endpoint.host) & set(" /:@%{}")
+
+
 def test_a_deep_and_a_wide_file_are_bounded() -> None:
     assert parse_autoconfig(b"<a>" * 30_000 + b"</a>" * 30_000, ADDRESS) == []
     assert len(parse_autoconfig(config(*(server(f"h{n}.example.org") for n in range(500))), ADDRESS)) == 10
@@ -312,12 +334,10 @@ def test_the_order_is_table_srv_autoconfig_mx_probe() -> None:
     with pytest.raises(UsageError):
         world.find("anna@bücher.example.org")
     assert {name for name, _ in world.asked} >= {"_imaps._tcp.xn--bcher-kva.example.org", "xn--bcher-kva.example.org"}
-    assert [url.partition("/mail/")[0] for url in world.fetched] == [
-        "https://autoconfig.xn--bcher-kva.example.org",
-        "https://xn--bcher-kva.example.org/.well-known/autoconfig",
-        "http://autoconfig.xn--bcher-kva.example.org",
-        "http://xn--bcher-kva.example.org/.well-known/autoconfig",
-    ]
+    asked = [url.partition("/mail/")[0] for url in world.fetched]
+    places = {"autoconfig.xn--bcher-kva.example.org", "xn--bcher-kva.example.org/.well-known/autoconfig"}
+    assert set(asked[:2]) == {f"https://{place}" for place in places}
+    assert set(asked[2:]) == {f"http://{place}" for place in places}, "HTTP only after HTTPS"
     assert "imap.xn--bcher-kva.example.org:993" in world.probed and len(world.probed) == 13
 
 
@@ -378,3 +398,20 @@ def test_a_probe_wants_the_right_greeting_over_checked_tls(tmp_path: Path) -> No
             await probed(Endpoint("imap", "127.0.0.1", port, "starttls"))
 
     asyncio.run(work())
+
+
+def test_a_file_over_https_comes_from_a_certified_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca))
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+
+    async def work() -> list[bytes | None]:
+        async with talking(b"", b"", b"", page, tls=context) as port:
+            stranger = await fetcher()(f"https://localhost:{port}/")
+            monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+            return [stranger, await fetcher()(f"https://localhost:{port}/")]
+
+    assert asyncio.run(work()) == [None, b"hello"]

@@ -11,7 +11,7 @@ very domain named it (RFC 6186 section 6): the caller asks its user first.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -206,30 +206,31 @@ async def _by_srv(address: str, domain: str, means: Means, remarks: list[str]) -
 
 async def _by_autoconfig(address: str, domain: str, means: Means, remarks: list[str]) -> Found | None:
     asked = f"?emailaddress={quote(address)}"
-    for url, secure in (
-        (f"https://autoconfig.{domain}/mail/config-v1.1.xml{asked}", True),
-        (f"https://{domain}/.well-known/autoconfig/mail/config-v1.1.xml{asked}", True),
-        (f"http://autoconfig.{domain}/mail/config-v1.1.xml", False),  # many have no HTTPS; they are not told who asks
-        (f"http://{domain}/.well-known/autoconfig/mail/config-v1.1.xml", False),
-    ):
-        found = await _autoconfig(url, address, means, remarks, vouched=secure)
-        if found is not None:
-            return found
+    places = (f"autoconfig.{domain}/mail/config-v1.1.xml", f"{domain}/.well-known/autoconfig/mail/config-v1.1.xml")
+    secure = [f"https://{place}{asked}" for place in places]
+    found = await _autoconfig(secure, address, means, remarks, vouched=True)
+    if found is not None:
+        return found
+    # Many have no HTTPS. These are not told who asks, for all may listen.
+    return await _autoconfig([f"http://{place}" for place in places], address, means, remarks, vouched=False)
+
+
+async def _autoconfig(
+    urls: Sequence[str], address: str, means: Means, remarks: list[str], *, vouched: bool
+) -> Found | None:
+    """What the first file says that says anything; all are fetched at once, for a silent host takes long."""
+    for url, data in zip(urls, await asyncio.gather(*map(means.fetch, urls)), strict=True):
+        if data is None:
+            continue
+        shown = url.partition("?")[0]
+        try:
+            endpoints = parse_autoconfig(data, address)
+        except ValueError as error:
+            remarks.append(f"{shown} {error}")
+            continue
+        if usable := _usable(endpoints, remarks):
+            return _judged(address, usable, shown, vouched=vouched)
     return None
-
-
-async def _autoconfig(url: str, address: str, means: Means, remarks: list[str], *, vouched: bool) -> Found | None:
-    data = await means.fetch(url)
-    if data is None:
-        return None
-    shown = url.partition("?")[0]
-    try:
-        endpoints = parse_autoconfig(data, address)
-    except ValueError as error:
-        remarks.append(f"{shown} {error}")
-        return None
-    usable = _usable(endpoints, remarks)
-    return _judged(address, usable, shown, vouched=vouched) if usable else None
 
 
 _SOCKETS: Final[dict[str, Tls]] = {"SSL": "tls", "STARTTLS": "starttls", "plain": "none"}
@@ -296,15 +297,13 @@ async def _by_mx(address: str, domain: str, means: Means, remarks: list[str]) ->
             found = _of_provider(provider, address, f"the MX host {host}, which is {provider.title}", remarks)
             if found is not None:
                 return found
-    for parent in dict.fromkeys(name for host in hosts[:2] for name in _parents(host, domain)):
-        for url in (
-            f"https://autoconfig.{parent}/mail/config-v1.1.xml?emailaddress={quote(address)}",
-            f"https://{parent}/.well-known/autoconfig/mail/config-v1.1.xml?emailaddress={quote(address)}",
-        ):
-            found = await _autoconfig(url, address, means, remarks, vouched=False)
-            if found is not None:
-                return found
-    return None
+    parents = dict.fromkeys(name for host in hosts[:2] for name in _parents(host, domain))
+    urls = [
+        f"https://{place}/mail/config-v1.1.xml?emailaddress={quote(address)}"
+        for parent in parents
+        for place in (f"autoconfig.{parent}", f"{parent}/.well-known/autoconfig")
+    ]
+    return await _autoconfig(urls, address, means, remarks, vouched=False)
 
 
 def _parents(host: str, domain: str) -> list[str]:
