@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -219,6 +220,12 @@ def test_a_file_that_never_ends_is_not_read() -> None:
         World(web={"https://autoconfig.example.org/mail/config-v1.1.xml": page}).find()
 
 
+def test_a_file_that_unpacks_to_gigabytes_is_not_unpacked() -> None:
+    packed = Page(gzip.compress(config(server("imap.example.org"))), headers={"Content-Encoding": "gzip"})
+    with pytest.raises(UsageError, match="no mail server"):
+        World(web={"https://autoconfig.example.org/mail/config-v1.1.xml": packed}).find()
+
+
 def test_servers_of_a_file_are_taken_imap_first_and_encrypted_only() -> None:
     data = config(
         server("pop.example.org", 995, kind="pop3"),
@@ -406,6 +413,7 @@ def test_a_file_over_https_comes_from_a_certified_host(tmp_path: Path, monkeypat
     authority.issue_cert("localhost").configure_cert(context)
     ca = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca))
+    monkeypatch.setenv("NO_PROXY", "localhost")
     page = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
 
     async def work() -> list[bytes | None]:

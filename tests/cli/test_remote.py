@@ -1,8 +1,12 @@
 """`mailkeep remote` as a user types it: against our own server, and with a little internet for what is looked for."""
 
+import contextlib
 import io
 import json
+import os
+import pty
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +22,7 @@ from mailkeep.backup.settings import OAuth
 from mailkeep.cli import main, remote_login
 from mailkeep.errors import RemoteError, Unreachable
 from mailkeep.store.store import Store
-from tests.server import Server
+from tests.server import Server, program
 
 USER, PASSWORD = "anna@example.org", "ge heim"
 
@@ -114,6 +118,30 @@ def test_an_account_is_added_after_one_log_in(keep: Keep, server: Server) -> Non
         assert info is not None and info.access == "read", "an archive is not written to by its readers"
     finally:
         store.close()
+
+
+def test_on_a_terminal_it_asks_for_the_password_alone_and_without_echo(keep: Keep, server: Server) -> None:
+    ours, theirs = pty.openpty()
+    words = ("remote", "add", USER, "--imap", f"127.0.0.1:{server.port('imaps')}", "--ca", authority(server))
+    with subprocess.Popen(
+        [*program(), *words, "--data", str(keep.data)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # EIO: the other side has closed
+            while chunk := os.read(ours, 4096):
+                seen += chunk
+                if seen.endswith(b": "):
+                    assert seen.decode() == f"Password of {USER} at 127.0.0.1: "
+                    os.write(ours, PASSWORD.encode() + b"\n")
+        assert process.wait() == 0, seen
+    os.close(ours)
+    assert PASSWORD.encode() not in seen and b"Logged in" in seen
+    assert keep.kept(USER).password == PASSWORD
 
 
 def test_every_kind_of_line_works(keep: Keep, server: Server) -> None:

@@ -6,7 +6,7 @@ never leads from HTTPS to HTTP. It knows nothing of what is fetched.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import httpx2
 
@@ -35,28 +35,23 @@ class _Bounded(httpx2.AsyncByteStream):
         await self._inner.aclose()
 
 
-class BoundedTransport(httpx2.AsyncBaseTransport):
-    """Another transport, whose answers end at ANSWER_MAX. Asks for no compression, so that a few bytes stay few."""
+async def _bound(response: httpx2.Response) -> None:
+    """Before the body is read. What is compressed was not asked for, and a few bytes of it may become gigabytes."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise httpx2.DecodingError("the answer is compressed, which was not asked for")
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    response.stream = _Bounded(response.stream)
 
-    def __init__(self, inner: httpx2.AsyncBaseTransport | None = None) -> None:
-        self._inner = inner or httpx2.AsyncHTTPTransport(trust_env=True)
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        request.headers["Accept-Encoding"] = "identity"
-        response = await self._inner.handle_async_request(request)
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            await response.aclose()
-            raise httpx2.DecodingError("the answer is compressed, which was not asked for")
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        return httpx2.Response(
-            response.status_code,
-            headers=response.headers,
-            stream=_Bounded(response.stream),
-            extensions=response.extensions,
-        )
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
+def client_options(transport: httpx2.AsyncBaseTransport | None = None, *, timeout_s: float = FETCH_S) -> dict[str, Any]:
+    """How every HTTP client of ours is made. Proxies and authorities are those of the environment."""
+    return {
+        "transport": transport,
+        "timeout": timeout_s,
+        "follow_redirects": False,
+        "headers": {"Accept-Encoding": "identity", "User-Agent": "Mailkeep"},
+        "event_hooks": {"response": [_bound]},
+    }
 
 
 def fetcher(transport: httpx2.AsyncBaseTransport | None = None) -> Fetch:
@@ -64,9 +59,9 @@ def fetcher(transport: httpx2.AsyncBaseTransport | None = None) -> Fetch:
 
     async def fetch(url: str) -> bytes | None:
         try:
-            async with asyncio.timeout(FETCH_S), httpx2.AsyncClient(transport=BoundedTransport(transport)) as client:
+            async with asyncio.timeout(FETCH_S), httpx2.AsyncClient(**client_options(transport)) as client:
                 for _ in range(REDIRECTS_MAX + 1):
-                    response = await client.get(url, follow_redirects=False)
+                    response = await client.get(url)
                     if response.status_code == 200:
                         return response.content
                     next_request = response.next_request

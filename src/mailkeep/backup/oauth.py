@@ -24,7 +24,7 @@ import httpx2
 from authlib.integrations.base_client.errors import OAuthError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 
-from mailkeep.backup.fetch import BoundedTransport
+from mailkeep.backup.fetch import client_options
 from mailkeep.backup.outside import run_command
 from mailkeep.backup.seal import Kept, seal, unseal
 from mailkeep.backup.settings import OAuth, Remote
@@ -157,9 +157,7 @@ async def _client(oauth: OAuth, transport: httpx2.AsyncBaseTransport | None) -> 
         scope=oauth.scope,
         token_endpoint_auth_method="client_secret_post" if secret else "none",
         code_challenge_method="S256",
-        transport=BoundedTransport(transport),
-        timeout=REQUEST_S,
-        follow_redirects=False,
+        **client_options(transport, timeout_s=REQUEST_S),
     )
     for answer in ("access_token_response", "refresh_token_response"):
         client.register_compliance_hook(answer, functools.partial(_checked, oauth))
