@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "remote": ("remote", "remote"),
     "import": ("imports", "import_mail"),
     "pull": ("pull", "pull"),
+    "bulk": ("bulk", "bulk"),
     "status": ("pull", "status"),
     "verify": ("care", "verify"),
     "repair": ("care", "repair"),
