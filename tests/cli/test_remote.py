@@ -151,8 +151,12 @@ def test_every_kind_of_line_works(keep: Keep, server: Server) -> None:
         ("open", ("--imap", f"localhost:{server.port('imap')}", "--tls", "none")),
         ("pop", ("--pop3", f"127.0.0.1:{server.port('pop3s')}", "--ca", ca, "--into", "POP", "--leave", "14")),
     ):
-        said = keep("add", USER, "--name", name, *options, "--password-stdin", stdin=PASSWORD + "\n")
+        words = ("add", USER, "--name", name, *options, "--password-stdin")
+        said = keep(*words, "--account", USER, stdin=PASSWORD + "\n")
         assert "Logged in" in said
+    assert "--account" in keep("add", USER, "--imap", "a:1", "--no-check", code=2), (
+        "two are mixed only if that is meant"
+    )
     shown = keep("show", "POP")
     assert "deleted after 14 days" in shown and "pop3://127.0.0.1" in shown and "Under:            POP" in shown
     assert {row["account"] for row in keep.facts("list")["remotes"]} == {USER}

@@ -223,6 +223,12 @@ def _check_names(store: "Store", name: str, account: str, *, own: bool) -> None:
         raise AccountExists(
             f"there is an account {info.name} already that is no archive; name one to keep the mail in with --account"
         )
+    other = next((each.name for each in store.remotes.list() if info is not None and each.account == info.id), None)
+    if not own and info is not None and other is not None:  # two sources in one tree are mixed only if that is meant
+        raise AccountExists(
+            f"the account {info.name} has the mail of remote {other}; name another with --account, "
+            "or this one to put both into it (--into keeps them apart)"
+        )
 
 
 def _archive(store: "Store", name: str) -> "tuple[AccountInfo, bool]":

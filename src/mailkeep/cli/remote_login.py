@@ -168,10 +168,10 @@ def ask(ways: Ways, settings: Settings, prompt: str) -> str:
         raise UsageError("the password is empty; give one")
     if len(text.encode(errors="surrogateescape")) > PASSWORD_MAX:
         raise UsageError(f"the password is longer than {PASSWORD_MAX} bytes; give a shorter one")
-    # Google and Apple show app passwords in groups of four; the spaces between them are not part of it.
+    # Google shows app passwords in groups of four; the spaces between them are not part of it.
     known = provider_of_host(settings.host)
-    grouped = known is not None and known.id in ("gmail", "icloud") and len(text.replace(" ", "")) == 16
-    return text.replace(" ", "") if grouped and known is not None and known.id == "gmail" else text
+    is_grouped = known is not None and known.id == "gmail" and len(text.replace(" ", "")) == 16
+    return text.replace(" ", "") if is_grouped else text
 
 
 def with_secret(settings: Settings, ways: Ways, out: Out) -> "tuple[Settings, Kept | None, Password | Token]":
