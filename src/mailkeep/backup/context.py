@@ -5,8 +5,9 @@ Plain values; the engines (`pull`, `pop3_pull` …) take one Context each and sh
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from mailkeep.jobs.progress import Progress
 from mailkeep.mail.selection import Selection
@@ -32,3 +33,18 @@ class Context:
     progress: Progress = field(default_factory=Progress)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     now: Callable[[], int] = _now  # Unix seconds
+
+
+async def until_stopped(context: Context, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Await the run; told to stop, cancel it, and wait while it writes down what it has. Raises what it raised."""
+    work = asyncio.ensure_future(run())
+    stop = asyncio.ensure_future(context.stop.wait())
+    try:
+        await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+        if not work.done():
+            work.cancel()
+        await asyncio.wait((work,))
+    if not work.cancelled():
+        work.result()

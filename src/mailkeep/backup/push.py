@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mailkeep import log
-from mailkeep.backup.context import Context
+from mailkeep.backup.context import Context, until_stopped
 from mailkeep.backup.imap_remote import ImapConnection, RemoteMailbox, open_imap
 from mailkeep.backup.login import secret_of
 from mailkeep.backup.names import Ours, Placed, target_names, target_of
@@ -69,6 +69,7 @@ class Push:
     planned: bool = False
     selection: Selection = field(default_factory=Selection)
     only: Callable[[Source], bool] | None = None  # of the chosen ones; for a migration on its way
+    rounds: Callable[[], Coroutine[Any, Any, None]] | None = None  # what `run` does instead of one round
     _connection: ImapConnection | None = None
     _pace: Pace | None = None
     _listed: list[RemoteMailbox] = field(default_factory=list)
@@ -82,7 +83,7 @@ class Push:
         state = self.context.store.remotes.host_state(self._host_key)
         self._pace = Pace(limits_of(quirks, settings, direction="imap_up"), state)
         try:
-            await self.round()
+            await (self.round if self.rounds is None else self.rounds)()
         finally:
             await self._hang_up()
             self.context.store.remotes.save_host_state(self._host_key, self._pace.dump())
@@ -365,31 +366,17 @@ async def guarded(work: Push, run: Callable[[], Coroutine[Any, Any, None]]) -> N
     begun = time.monotonic()
     try:
         with locked(lock, alone=True, busy=f"another run of {remote.name} is under way; wait for its end"):
-            await _until_stopped(context, run)
+            await until_stopped(context, run)
     except Refused as error:
         report.stopped = f"the server has no more room: {error.text}"
     except _Later as error:
         report.resume_at = int(time.time() + error.seconds)
         report.stopped = "the server bears no more for now; give the same command again later"
     except (LoginError, RemoteError, Unreachable, ProtocolError, StoreBusy) as error:
-        report.error = error.text
+        report.error, report.failure = error.text, error
     if context.stop.is_set() and report.stopped is None:
         report.stopped = STOPPED
     if not report.planned:
         for folder in report.folders:
             folder.close()
     report.seconds = time.monotonic() - begun
-
-
-async def _until_stopped(context: Context, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    work = asyncio.ensure_future(run())
-    stop = asyncio.ensure_future(context.stop.wait())
-    try:
-        await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stop.cancel()
-        if not work.done():
-            work.cancel()  # what arrived is written down, or known again by content
-        await asyncio.wait((work,))
-    if not work.cancelled():
-        work.result()

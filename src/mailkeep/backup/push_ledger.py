@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mailkeep.backup.ledger import NOT_REACHED, Missing
+from mailkeep.errors import MailkeepError
 from mailkeep.jobs.progress import FAULTS_KEPT_MAX
 
 TOO_LARGE: Final = "too large for the server"
@@ -94,6 +95,7 @@ class PushReport:
     estimate_s: float | None = None  # how long the rest will take, waiting and allowances included
     seconds: float = 0.0
     error: str | None = None
+    failure: MailkeepError | None = None  # … as it was raised, for the exit code
     stopped: str | None = None
     resume_at: int | None = None  # Unix seconds
 

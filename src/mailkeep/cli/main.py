@@ -22,6 +22,8 @@ COMMANDS: Final = {
     "serve": ("serve", "serve"),
     "user": ("user", "user"),
     "remote": ("remote", "remote"),
+    "push": ("push", "push"),
+    "migrate": ("push", "migrate"),
     "import": ("imports", "import_mail"),
     "pull": ("pull", "pull"),
     "bulk": ("bulk", "bulk"),
