@@ -15,12 +15,16 @@ import msgspec
 import pytest
 
 from mailkeep.backup import oauth as subject
+from mailkeep.backup.imap_remote import open_imap
 from mailkeep.backup.login import secret_of
 from mailkeep.backup.oauth import DEVICE_GRANT, access_token, log_in
+from mailkeep.backup.pop3_remote import open_pop3
+from mailkeep.backup.quirks import quirks_for
 from mailkeep.backup.seal import Kept, seal, unseal
-from mailkeep.backup.settings import OAuth, Remote, Settings, Token, find_remote, pack
+from mailkeep.backup.settings import OAuth, Protocol, Remote, Settings, Token, find_remote, pack
 from mailkeep.errors import BadCredentials, ConfigError, RemoteError, Unreachable
 from mailkeep.store.store import Store
+from mailkeep.testing.faulty import Faulty
 from tests.backup.nets import Everywhere, Page, web_server
 
 DEVICE = OAuth(
@@ -335,3 +339,28 @@ def test_no_secret_is_in_any_error(store: Store) -> None:
     while seen is not None:
         assert not re.search("refresh-0|access-0", str(seen))
         seen = seen.__cause__
+
+
+@pytest.mark.parametrize("protocol", ["imap", "pop3"])
+def test_a_stale_remote_logs_in_with_the_renewed_token(store: Store, protocol: Protocol) -> None:
+    """From the sealed refresh token to a server that takes XOAUTH2 alone."""
+    remote = add(store, stale())
+
+    async def work(net: Everywhere) -> None:
+        async def fresh() -> Token:
+            return Token(await access_token(store, remote, transport=net))
+
+        settings = Settings(protocol, "127.0.0.1", server.port, server.user, tls="none", secret="oauth2")
+        if protocol == "imap":
+            imap = await open_imap(settings, fresh, quirks_for(settings))
+            assert [box.name for box in await imap.list_mailboxes()]
+            await imap.logout()
+        else:
+            pop = await open_pop3(settings, fresh, quirks_for(settings))
+            await pop.leave()
+
+    with Faulty("plain" if protocol == "imap" else "pop3", token="access-1") as server:
+        run(Issuer(TOKENS), work)
+        server.state.token = "revoked"
+        with pytest.raises(BadCredentials):
+            run(Issuer(TOKENS), work)
