@@ -24,11 +24,13 @@ class Staged:
 
     __slots__ = ("_data", "crc", "rendered", "sha256", "size")
 
-    def __init__(self, data: bytes | mmap, rendered: Rendered) -> None:
+    def __init__(
+        self, data: bytes | mmap, rendered: Rendered, *, sha256: bytes | None = None, crc: int | None = None
+    ) -> None:
         self._data = data
         self.size = len(data)
-        self.sha256 = hashlib.sha256(data).digest()
-        self.crc = zlib.crc32(data)
+        self.sha256 = hashlib.sha256(data).digest() if sha256 is None else sha256
+        self.crc = zlib.crc32(data) if crc is None else crc
         self.rendered = rendered
 
     @classmethod
