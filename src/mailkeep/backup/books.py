@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from mailkeep.backup.gmail import Labels
 from mailkeep.backup.imap_remote import Body
 from mailkeep.backup.ledger import REASONS, RETRIES_MAX, FolderLedger
 from mailkeep.backup.plan import Difference, Kept
@@ -63,6 +64,8 @@ class Cursor(msgspec.Struct, omit_defaults=True):
     subscribed: bool | None = None  # as the server last said
     removed: int | None = None  # Unix seconds since when the server has no such folder
     modseq_seen: bool = False
+    agreed: str | None = None  # our mailbox's name when `sync` last found both sides the same
+    here: int = 0  # … and its HIGHESTMODSEQ
 
 
 def read_cursor(data: bytes | None) -> Cursor:
@@ -114,6 +117,7 @@ class Books:
     tries: dict[int, int] = field(default_factory=dict)  # of what failed before, by UID
     shelf: Shelf = field(default_factory=Shelf)
     retired: RemoteBox | None = None  # what is being recognised
+    labels: Labels | None = None  # Gmail's, where this is All Mail
 
     @property
     def mailbox(self) -> MailboxId:
@@ -255,23 +259,48 @@ class Books:
         """
         known = self._recognised(rows)
         added = fetched = 0
+        fresh: list[tuple[int, Row]] = []
+        careful = self.labels is not None and (self.labels.careful or bool(known))
         with self.account.transaction() as transaction:
-            booked = []
             for row in rows:
                 if row.staged is not None and row.uid not in known:
                     appended, row.flags = self._append(transaction, row)
                     if appended.fresh:
                         fetched += 1
                         added += row.staged.size
-                booked.append((row.uid, row.flags, row.state, row.detail))
+                        fresh.append((appended.uid, row))
             for row in rows:
                 if row.uid in known:
                     self._rekey(transaction, [(known[row.uid], row.uid, row.flags)])
-            transaction.put_remote_messages(self.box.id, booked)
+            if not careful:
+                if self.labels is not None:
+                    self.labels.place(transaction, [(uid, row.labels) for uid, row in fresh])
+                self._book(transaction, rows)
+        if careful:
+            self.follow_labels([(row.uid, row.labels, row.flags) for row in rows if row.state is State.KEPT])
+            with self.account.transaction() as transaction:
+                self._book(transaction, rows)  # last, so that a kill before it begins again at the labels
         self.ledger.fetched += fetched
         self.ledger.bytes += added
         self.ledger.recognised += len(known)
         return added
+
+    def _book(self, transaction: Transaction, rows: Sequence[Row]) -> None:
+        booked = [(row.uid, row.flags, row.state, row.detail) for row in rows]
+        transaction.put_remote_messages(self.box.id, booked)
+
+    def follow_labels(self, messages: Sequence[tuple[int, Sequence[str], Flags]]) -> None:
+        """(UID on the server, labels, flags) of messages that are here: their copies in the mailboxes of labels."""
+        labels = self.labels
+        if labels is None:
+            return
+        for start in range(0, len(messages), STEP):
+            part = messages[start : start + STEP]
+            places = self.account.find_origins([self.origin(uid) for uid, _, _ in part])
+            found = [(places.get(self.origin(uid)), names, flags) for uid, names, flags in part]
+            self.ledger.labels += labels.follow(
+                [(at.uid, names, flags) for at, names, flags in found if at and at.live and at.mailbox == labels.home]
+            )
 
     def _recognised(self, rows: Sequence[Row]) -> dict[int, Ours]:
         """Of messages that were fetched because nobody was sure: those that turn out to be ours."""
@@ -351,6 +380,9 @@ class Books:
         for place in self.account.find_origins(origins).values():
             if place.live:
                 places.setdefault(place.mailbox, []).append(place.uid)
+        if self.labels is not None and self.labels.home in places:
+            for mailbox, copies in self.labels.copies(places[self.labels.home]).items():
+                places.setdefault(mailbox, []).extend(copies)
         with self.account.transaction() as transaction:
             for mailbox, ours in places.items():
                 if when is None:

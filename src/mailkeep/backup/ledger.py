@@ -47,6 +47,7 @@ class FolderLedger:
     fetched: int = 0  # in this run
     recognised: int = 0  # in this run: known by content or origin, not fetched
     flags: int = 0  # changed in this run
+    labels: int = 0  # copies of messages that came or went by Gmail's labels, in this run
     gone: int = 0  # kept here though the server has them no more, in all
     vanished: int = 0  # … newly so in this run
     bytes: int = 0  # fetched in this run
@@ -94,6 +95,7 @@ class FolderLedger:
             "fetched": self.fetched,
             "recognised": self.recognised,
             "flags_changed": self.flags,
+            "labels_changed": self.labels,
             "vanished": self.vanished,
             "gone": self.gone,
             "bytes": self.bytes,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mailkeep import log
-from mailkeep.backup import folders, names
+from mailkeep.backup import folders, gmail, names
 from mailkeep.backup.books import Books, Policy, read_cursor
 from mailkeep.backup.context import Context
 from mailkeep.backup.imap_remote import ImapConnection, Pool, RemoteMailbox, open_imap
@@ -68,6 +68,8 @@ class Run:
     pool: Pool
     tree: folders.Tree = field(default_factory=lambda: folders.Tree({}, {}, {}))
     fatal: MailkeepError | None = None
+    uses: dict[str, str] = field(default_factory=dict)
+    labels: list[RemoteMailbox] = field(default_factory=list)  # Gmail: folders that are labels
 
 
 async def pull(context: Context, remote: Remote) -> RemoteReport:
@@ -192,6 +194,10 @@ async def _folders(run: Run, connection: ImapConnection, listed: Sequence[Remote
             run.report.left_out.append(plain[folder.name])
         else:
             meant.append(folder)
+    run.uses = uses
+    pulled = meant
+    if gmail.has_labels(connection.capabilities, {each.name: uses[each.name] for each in meant if each.name in uses}):
+        pulled, run.labels = gmail.split(meant, uses)
     await _follow_renames(run, connection)
     if any(name.upper() == "INBOX" for name in by_name):  # else this is no full list: nothing is concluded from it
         await _follow_removals(run, connection)
@@ -200,7 +206,8 @@ async def _folders(run: Run, connection: ImapConnection, listed: Sequence[Remote
         ledger = run.report.folder(name)
         ledger.error = f"there can be no mailbox for it here: {reason}"
         ledger.server = (by_name[name].status or {}).get("MESSAGES", 0)
-    return [folder for folder in meant if folder.name not in refused]
+    run.labels = [folder for folder in run.labels if folder.name not in refused]
+    return [folder for folder in pulled if folder.name not in refused]
 
 
 def _folder_pull(run: Run, folder: RemoteMailbox) -> FolderPull:
@@ -209,6 +216,8 @@ def _folder_pull(run: Run, folder: RemoteMailbox) -> FolderPull:
     ledger.mailbox = next((each.name for each in run.account.mailboxes() if each.id == box.mailbox), None)
     ledger.server = (folder.status or {}).get("MESSAGES", 0)
     books = Books(run.account, run.policy, folder.name, box, ledger, cursor=read_cursor(box.cursor))
+    if run.labels and run.uses.get(folder.name) == "\\All" and box.mailbox is not None:
+        books.labels = _labels(run, box.mailbox)
     books.cursor.identity = str((folder.status or {}).get("MAILBOXID") or "") or books.cursor.identity
     progress = run.context.progress
 
@@ -228,6 +237,13 @@ def _folder_pull(run: Run, folder: RemoteMailbox) -> FolderPull:
         expect,
     )
     return FolderPull(folder, books, wanted)
+
+
+def _labels(run: Run, home: int) -> gmail.Labels:
+    boxes = {folder.name: run.tree.boxes[folder.name] for folder in run.labels}
+    targets = {name: int(box.mailbox) for name, box in boxes.items() if box.mailbox is not None}
+    careful = any(box.uidvalidity for box in boxes.values())
+    return gmail.Labels(run.account, home, targets, run.uses, careful=careful)
 
 
 # ---- one folder after the other, on each connection

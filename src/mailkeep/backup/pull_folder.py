@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -101,7 +101,8 @@ class FolderPull:
     async def _look(self, connection: ImapConnection, selected: Selected, way: Way) -> tuple["array[int]", int]:
         """Follow flags and losses; (UIDs that have no row, where the next turn of flags begins)."""
         books = self.books
-        if way in (Way.QRESYNC, Way.SKIP) and selected.vanished is not None and books.cursor.complete:
+        resynced = selected.vanished is not None and books.cursor.complete and books.labels is None
+        if resynced and selected.vanished is not None:
             found = self._resynchronised(selected, selected.vanished)
             if found is not None:
                 difference, changes = found
@@ -173,6 +174,8 @@ class FolderPull:
         books, changes = self.books, []
         if not uids or not books.uids:
             return []
+        if books.labels is not None:
+            return await self._changed_labels(connection, uids, since)
         cleaned: dict[int, Flags] = {}
         same: dict[tuple[int, int], bool] = {}  # (the server's set, ours): a handful of pairs, whatever the mailbox
         async for part in connection.listing(uids, changed_since=since):
@@ -187,6 +190,24 @@ class FolderPull:
                     equal = same[pair] = flags == books.account.flagset(pair[1]).flags
                 if not equal:
                     changes.append((uid, cleaned.setdefault(number, clean_flags(part.flagsets[number]))))
+        return changes
+
+    async def _changed_labels(
+        self, connection: ImapConnection, uids: NumSet, since: int | None
+    ) -> list[tuple[int, Flags]]:
+        """As `_changed`; labels are followed at once."""
+        books, changes = self.books, []
+        async for part in connection.facts(uids, changed_since=since, items=("X-GM-LABELS",)):
+            labelled = []
+            for facts in part:
+                index = _index(books.uids, facts.uid)
+                if index < 0:
+                    continue
+                flags = clean_flags(facts.flags)
+                labelled.append((facts.uid, labels_of(facts.values), flags))
+                if flags != books.account.flagset(books.flags[index]).flags:
+                    changes.append((facts.uid, flags))
+            await asyncio.to_thread(books.follow_labels, labelled)
         return changes
 
     async def _follow(self, difference: Difference, changes: Sequence[tuple[int, Flags]]) -> None:
@@ -207,8 +228,7 @@ class FolderPull:
         if fresh:
             here = await asyncio.to_thread(books.known_by_origin, fresh)
             if here:
-                known = [(uid, flags) async for uid, flags in _flags_of(connection, NumSet.of(here))]
-                await asyncio.to_thread(books.book_known, known)
+                await self._book_known(connection, NumSet.of(here))
                 met = set(here)
                 fresh = array("I", [uid for uid in fresh if uid not in met])
         wanted = array("I", sorted({*fresh, *due}))
@@ -223,10 +243,21 @@ class FolderPull:
             self.wanted.expect(len(wanted))
         await self._fetch(connection, newest_first(wanted))
 
+    async def _book_known(self, connection: ImapConnection, here: NumSet) -> None:
+        books = self.books
+        items = ("X-GM-LABELS",) if books.labels is not None else ()
+        async for part in connection.facts(here, items=items):
+            known = [(facts.uid, clean_flags(facts.flags)) for facts in part]
+            if books.labels is not None:
+                labelled = [(each.uid, labels_of(each.values), clean_flags(each.flags)) for each in part]
+                await asyncio.to_thread(books.follow_labels, labelled)
+            await asyncio.to_thread(books.book_known, known)
+
     async def _recognise(self, connection: ImapConnection, uids: "array[int]") -> "array[int]":
         """Take what is surely ours from the shelf; the UIDs that are left."""
         books, left = self.books, array("I")
-        async for part in connection.facts(NumSet.of(uids), envelope=True):
+        items = tuple(name for name, needs in ITEMS.items() if connection.has(needs))
+        async for part in connection.facts(NumSet.of(uids), envelope=True, items=items):
             pairs = []
             for facts in sorted(part, key=lambda each: each.uid):
                 ours = books.shelf.take(theirs_of(facts, self.wanted.quirks))
@@ -235,6 +266,10 @@ class FolderPull:
                 else:
                     pairs.append((ours, facts.uid, clean_flags(facts.flags)))
             await asyncio.to_thread(books.adopt, pairs)
+            if books.labels is not None:
+                met = {uid: flags for _, uid, flags in pairs}
+                labelled = [(each.uid, labels_of(each.values), met[each.uid]) for each in part if each.uid in met]
+                await asyncio.to_thread(books.follow_labels, labelled)
         return array("I", sorted(left))
 
     async def _select(self, connection: ImapConnection, uids: "array[int]") -> "array[int]":
@@ -347,7 +382,7 @@ class Writer:
             return Row(body.uid, flags, state=state, detail=tried(tries, detail))
         wanted = self.pull.wanted
         staged = staged_of(body)
-        row = Row(body.uid, flags, body.internaldate, staged=staged, labels=tuple(body.values.get("X-GM-LABELS") or ()))
+        row = Row(body.uid, flags, body.internaldate, staged=staged, labels=labels_of(body.values))
         if wanted.selection.need() > Need.FACTS and not self._takes(body, flags, staged.data()):
             row.state = State.FILTERED
         if row.state is not State.KEPT:
@@ -372,10 +407,10 @@ def _index(uids: "array[int]", uid: int) -> int:
     return index if index < len(uids) and uids[index] == uid else -1
 
 
-async def _flags_of(connection: ImapConnection, uids: NumSet) -> Any:
-    async for part in connection.listing(uids):
-        for uid, number in zip(part.uids, part.flags, strict=True):
-            yield uid, clean_flags(part.flagsets[number])
+def labels_of(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """X-GM-LABELS of a FETCH."""
+    found = values.get("X-GM-LABELS")
+    return tuple(map(str, found)) if isinstance(found, (tuple, list)) else ()
 
 
 def abilities(connection: ImapConnection) -> Abilities:

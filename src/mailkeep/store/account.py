@@ -386,6 +386,11 @@ class Account:
             found = remote_rows.missing(db, box_id)
         yield from found
 
+    def links(self, mailbox_id: int) -> list[tuple[int, int, int, bytes | None]]:
+        """(uid, FlagSetId, modseq, origin) of the live messages of a mailbox, by UID. A million take a second."""
+        with self._read() as db:
+            return remote_rows.links(db, mailbox_id)
+
     def remote_rows(self, box_id: int) -> list[tuple[int, State, int | None, str | None]]:
         """(uid, state, gone since, detail) of all that was ever seen in a remote's mailbox, by UID. In a thread."""
         with self._read() as db:

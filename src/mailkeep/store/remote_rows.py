@@ -179,6 +179,16 @@ def places_of(db: apsw.Connection, emails: Sequence[int]) -> list[tuple[int, Mai
     return [(email, MailboxId(key >> UID_BITS), key & UID_MASK, bool(known)) for email, key, known in rows]
 
 
+def links(db: apsw.Connection, mailbox_id: int) -> list[tuple[int, int, int, bytes | None]]:
+    """(uid, FlagSetId, modseq, origin) of the live messages of a mailbox, by UID."""
+    return select(
+        db,
+        f"SELECT key & {UID_MASK}, flags, modseq, origin FROM message WHERE key BETWEEN ? AND ? AND removed IS NULL "
+        "ORDER BY key",
+        _range(mailbox_id),
+    )
+
+
 def recognise(db: apsw.Connection, mailbox_id: int, above: int) -> list[Recognisable]:
     """The next some thousand messages of ours above a UID; expunged ones that are kept included."""
     low, high = _range(mailbox_id)
