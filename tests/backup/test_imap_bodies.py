@@ -301,7 +301,7 @@ def test_a_slow_consumer_holds_the_server_back(tmp_path: Path) -> None:
 
 def test_who_stops_early_leaves_nothing_running(tmp_path: Path) -> None:
     with Faulty() as server:
-        mail = fill(server, 500)
+        mail = fill(server, 60, size=50_000)
 
         async def work() -> None:
             connection = await connect(server.port)

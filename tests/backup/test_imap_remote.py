@@ -489,7 +489,7 @@ def test_a_server_that_allows_fewer_connections_gets_fewer(tmp_path: Path) -> No
                 await connection.select("INBOX")
                 got = await Bodies().fetch(connection, list(mail), tmp_path)
                 assert got.data == mail
-            assert pace.connections == 3
+            assert pace.connections < 4
 
         run(work)
 

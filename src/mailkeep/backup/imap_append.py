@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mailkeep.backup.imap_link import ImapLink, Reply
-from mailkeep.errors import MailkeepError
+from mailkeep.errors import MailkeepError, Unreachable
 from mailkeep.mail.numset import NumSet
 
 PIECE: Final = 256 * 1024
@@ -80,14 +80,17 @@ class Appender:
             await asked.wait()
         if future.done():
             return result  # refused before it was sent, or the line is gone
-        for piece in pieces:
-            view = memoryview(piece)
-            for start in range(0, len(view), PIECE):
-                stream.write(bytes(view[start : start + PIECE]))
-                if size > PIECE:
-                    await stream.drain()
-        stream.write(client.end_append())
-        await stream.drain()
+        try:
+            for piece in pieces:
+                view = memoryview(piece)
+                for start in range(0, len(view), PIECE):
+                    stream.write(bytes(view[start : start + PIECE]))
+                    if size > PIECE:
+                        await stream.drain()
+            stream.write(client.end_append())
+            await stream.drain()
+        except Unreachable as error:
+            link.abort(error)  # which all the futures tell
         return result
 
     def _tell(self, result: "asyncio.Future[Appended]", reply: "asyncio.Future[Reply]") -> None:

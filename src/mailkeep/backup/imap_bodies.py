@@ -80,6 +80,9 @@ class Lane:
     counted: int = 0  # bytes of it that pace knows of
 
 
+Joining = Callable[[], Awaitable[Lane | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What to ask for. `forms`: the ways to ask for a body, one after the other."""
@@ -131,6 +134,7 @@ class BodyRun:
         self._todo: deque[_Window] = deque()
         self._uids = uids
         self._next = 0  # index into _uids
+        self._left = len(uids)  # not given out yet
         self._wish = wish
         self._pace = pace
         self._clock = clock or Clock()
@@ -144,31 +148,56 @@ class BodyRun:
         self._held = False
         self._reject = re.compile(wish.replaced.encode()) if wish.replaced else None
 
-    async def bodies(self, lanes: Sequence[Lane]) -> AsyncGenerator[Body, None]:
-        """Raises what ends the run: BadCredentials, RemoteBusy, Unreachable, RemoteError, StoreError."""
-        self._hands = [_Hand(lane) for lane in lanes]
-        tasks = [asyncio.ensure_future(self._work(hand)) for hand in self._hands]
+    async def bodies(self, lane: Lane, late: Iterable[Joining] = ()) -> AsyncGenerator[Body, None]:
+        """Begins on `lane`; each of `late` gives one more lane when it is open, or None.
+
+        Raises what ends the run: BadCredentials, RemoteBusy, Unreachable, RemoteError, StoreError.
+        """
+        tasks = [asyncio.ensure_future(self._work(self._hand(lane)))]
+        tasks += [asyncio.ensure_future(self._join(each)) for each in late]
         for task in tasks:
             task.add_done_callback(lambda _: self._news.set())
         try:
             while True:
                 while self._ready:
                     yield self._take()
+                if not self._left:
+                    return
                 failed = [task for task in tasks if task.done() and task.exception() is not None]
                 if failed and (len(failed) == len(tasks) or not _may_go_on(failed)):
                     raise _first_error(failed)
-                if all(task.done() for task in tasks):
-                    if failed and (self._todo or self._next < len(self._uids)):
-                        raise _first_error(failed)
-                    return
+                if failed and all(task.done() for task in tasks):
+                    raise _first_error(failed)
                 self._news.clear()
                 await self._news.wait()
         finally:
             self._closed = True
+            if not self._left:
+                await self._settle()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._let_go()
+
+    async def _settle(self) -> None:
+        """All is there, but for the word that ends the last windows."""
+        for hand in self._hands:
+            hand.lane.link.release()
+        asked = [window.future for hand in self._hands for window in hand.flying if window.future is not None]
+        if asked:
+            await asyncio.wait(asked, timeout=self._hands[0].lane.link.timeout_s)
+
+    def _hand(self, lane: Lane) -> _Hand:
+        hand = _Hand(lane)
+        self._hands.append(hand)
+        if self._held:
+            lane.link.hold()
+        return hand
+
+    async def _join(self, joining: Joining) -> None:
+        lane = await joining()
+        if lane is not None:
+            await self._work(self._hand(lane))
 
     # --- the consumer's side ---
 
@@ -186,6 +215,7 @@ class BodyRun:
             if isinstance(body.data, Staging):
                 body.data.discard()
             return
+        self._left -= 1
         self._ready.append(body)
         self._ready_bytes += _weight(body)
         self._cuts = 0
@@ -203,7 +233,7 @@ class BodyRun:
         for hand in self._hands:
             if hand.staging is not None:
                 hand.staging.discard()
-            if hand.flying and hand.lane.link.alive:
+            if hand.lane.link.pending and hand.lane.link.alive:
                 # Its answers are still on their way, and nobody would take them.
                 hand.lane.link.abort()
             hand.lane.link.release()
@@ -261,7 +291,9 @@ class BodyRun:
                 break
             count = max(1, count // 2)
         self._next += len(chosen)
-        return _Window(dict.fromkeys(chosen))
+        window = _Window(dict.fromkeys(chosen))
+        self._left -= len(chosen) - len(window.left)  # one that is named twice comes once
+        return window
 
     def _send(self, hand: _Hand, window: _Window) -> None:
         window.asked = len(window.left)

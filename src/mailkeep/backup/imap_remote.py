@@ -10,6 +10,7 @@ that are pipelined, what comes is handed on slice by slice, and reading stops wh
 
 import asyncio
 import contextlib
+import functools
 from array import array
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,18 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from mailkeep.backup.imap_append import Appended, Appender
-from mailkeep.backup.imap_bodies import LINE_MAX, SIZE_MAX, Body, BodyRun, Clock, Lane, Wish, forms_for, lasting
+from mailkeep.backup.imap_bodies import (
+    LINE_MAX,
+    SIZE_MAX,
+    Body,
+    BodyRun,
+    Clock,
+    Joining,
+    Lane,
+    Wish,
+    forms_for,
+    lasting,
+)
 from mailkeep.backup.imap_link import ImapLink, Reply, Sink
 from mailkeep.backup.imap_login import SecretSource, close_link, open_link
 from mailkeep.backup.imap_mailboxes import RemoteMailbox, list_mailboxes
@@ -76,12 +88,21 @@ class Listing:
     flagsets: Sequence[frozenset[str]]  # shared by all slices of a listing, only grows
 
 
-Helpers = Callable[["ImapConnection", int], "contextlib.AbstractAsyncContextManager[list[ImapConnection]]"]
+Helper = Callable[[], "Awaitable[ImapConnection | None]"]
+Helpers = Callable[["ImapConnection", int], "contextlib.AbstractAsyncContextManager[list[Helper]]"]
 
 
 @contextlib.asynccontextmanager
-async def _alone(_first: "ImapConnection", _messages: int) -> "AsyncGenerator[list[ImapConnection], None]":
+async def _alone(_first: "ImapConnection", _messages: int) -> "AsyncGenerator[list[Helper], None]":
     yield []
+
+
+def _lane_of(helper: Helper) -> Joining:
+    async def join() -> Lane | None:
+        one = await helper()
+        return one._lane() if one is not None else None
+
+    return join
 
 
 class ImapConnection:
@@ -360,11 +381,12 @@ class ImapConnection:
         iterator (`aclosing`) when you stop early.
         """
         run = BodyRun(uids, self._wish(staging, items, size_max), pace=self.pace, clock=self.clock)
-        async with self.helpers(self, len(uids)) as others:
-            lanes = [each._lane() for each in (self, *others)]
-            async with contextlib.aclosing(run.bodies(lanes)) as bodies:
-                async for body in bodies:
-                    yield body
+        async with (
+            self.helpers(self, len(uids)) as others,
+            contextlib.aclosing(run.bodies(self._lane(), [_lane_of(each) for each in others])) as bodies,
+        ):
+            async for body in bodies:
+                yield body
 
     def _wish(self, staging: Callable[[], Staging], items: Iterable[str], size_max: int) -> Wish:
         assert self.selected is not None, "no mailbox is selected"
@@ -574,39 +596,40 @@ class Pool:
             await self._put(connection)
 
     @contextlib.asynccontextmanager
-    async def _others(self, first: ImapConnection, messages: int) -> "AsyncGenerator[list[ImapConnection], None]":
-        """More connections with the mailbox of `first`, where the line is long and there is much to fetch."""
+    async def _others(self, first: ImapConnection, messages: int) -> "AsyncGenerator[list[Helper], None]":
+        """More connections with the mailbox of `first`, where the line is long and there is much to fetch.
+
+        They are opened all at once, and whoever takes them need not wait for them.
+        """
+        room = len(self._idle) + self.pace.connections - self._count
         wanted = min(self.size, max(1, messages // LANE_MIN)) - 1
-        others: list[ImapConnection] = []
+        lent: list[ImapConnection] = []
         try:
-            while len(others) < wanted and (self._idle or self._count < self.pace.connections):
-                one = await self._join(first)
-                if one is None:
-                    break
-                others.append(one)
-            yield others
+            yield [functools.partial(self._join, first, lent)] * max(0, min(wanted, room))
         finally:
-            for one in others:
+            for one in lent:
                 await self._put(one)
 
-    async def _join(self, first: ImapConnection) -> ImapConnection | None:
-        """One that helps `first`. None: a server that refuses one is not asked for more."""
+    async def _join(self, first: ImapConnection, lent: list[ImapConnection]) -> ImapConnection | None:
+        """One that helps `first`. None: it cannot be had; a server that refuses one is not asked for more."""
         before = first.selected
-        assert before is not None
+        if before is None or (self._count >= self.pace.connections and not self._idle):
+            return None
         try:
             one = await self._get()
         except (RemoteBusy, Unreachable):
             self.pace.crowded()
             return None
+        lent.append(one)
         try:
             now = await one.select(before.name, writable=not before.read_only)
         except (RemoteError, Unreachable, ProtocolError):
             one.abort()
-        else:
-            if now.uidvalidity == before.uidvalidity:
-                return one
-        await self._put(one)
-        return None
+            return None
+        except BaseException:  # given up meanwhile: an answer is under way that nobody takes
+            one.abort()
+            raise
+        return one if now.uidvalidity == before.uidvalidity else None
 
     async def _get(self) -> ImapConnection:
         async with self._freed:

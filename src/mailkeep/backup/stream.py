@@ -333,7 +333,7 @@ class Stream(asyncio.Protocol):
         self._send_tls()
 
     def _send(self, data: bytes) -> None:
-        if data and self._transport is not None:
+        if data and self._transport is not None and not self._transport.is_closing():
             self.bytes_out += len(data)
             self._transport.write(data)
 
