@@ -197,6 +197,9 @@ def test_a_refused_log_in_leaves_nothing(keep: Keep, server: Server) -> None:
         (("--imap", "a:1", "--password-stdin"), "the password is empty"),
         (("--imap", "a:1", "--oauth2"), "name it with --issuer"),
         (("--imap", "a:1", "--oauth2", "--issuer", "acme"), "no OAuth 2 issuer acme"),
+        (("--imap", "a:1", "--oauth2", "--issuer", "google:x"), "--issuer must be"),
+        (("--imap", "a:1", "--oauth2", "--issuer", "microsoft:../x"), "--issuer must be"),
+        (("--imap", "a:1", "--user", "a\nb"), "cannot be in one"),
         (("--imap", "imap.gmail.com", "--oauth2"), "needs a client id of your own"),
     ],
 )
@@ -286,6 +289,11 @@ def test_tokens_are_kept_sealed(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> 
         "add", "anna@gmail.com", "--oauth2", "--client-id", "g", "--client-secret-command", "echo s3cret", "--no-check"
     )
     assert asked[2].flow == "loopback" and asked[2].issuer == "google"
+    tenant = ("--issuer", "microsoft:example.onmicrosoft.com")
+    said = keep("login", "anna@hotmail.com", "--oauth2", "--client-id", "other", *tenant, "--no-check", "--quiet")
+    assert asked[3].token_url == "https://login.microsoftonline.com/example.onmicrosoft.com/oauth2/v2.0/token"
+    keep("login", "anna@hotmail.com", "--no-check")
+    assert asked[4] == asked[3] and not said
     assert "s3cret" not in json.dumps(keep.facts("show", "anna@gmail.com"))
 
 

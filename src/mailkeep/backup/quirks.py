@@ -262,6 +262,21 @@ def issuer(name: str) -> Issuer:
     return Issuer(name, row.authorize_url, row.token_url, row.scope, row.device_url, row.register_url, row.scope_pop3)
 
 
+def at_tenant(issuer: Issuer, tenant: str) -> Issuer:
+    """Microsoft's addresses for one organisation's directory instead of for everybody's."""
+
+    def moved(url: str) -> str:
+        return url.replace("/common/", f"/{tenant}/")
+
+    return replace(
+        issuer,
+        name=f"{issuer.name}:{tenant}",
+        authorize_url=moved(issuer.authorize_url),
+        token_url=moved(issuer.token_url),
+        device_url=None if issuer.device_url is None else moved(issuer.device_url),
+    )
+
+
 @functools.cache
 def _by_domain() -> Mapping[str, Provider]:
     found: dict[str, Provider] = {}

@@ -179,6 +179,7 @@ def _where(address: str, given: dict[str, Any], out: Out) -> "tuple[tuple[Endpoi
     """The endpoints to try, whose they are, and how they were found; printed. Raises UsageError."""
     from mailkeep.backup.quirks import provider_of_domain, provider_of_host
 
+    _check_user(given["user"] or address)
     if given["imap"] and given["pop3"]:
         raise UsageError("--imap and --pop3 cannot both be; add the account twice, with two names")
     for protocol in ("imap", "pop3"):
@@ -201,6 +202,11 @@ def _where(address: str, given: dict[str, Any], out: Out) -> "tuple[tuple[Endpoi
         out.say(f"  {line}")
     remote_login.confirm_host(found)
     return endpoints, found.provider, found.how
+
+
+def _check_user(user: str) -> None:
+    if not user.isprintable() or len(user) > 512:
+        raise UsageError("the name to log in with has characters that cannot be in one")
 
 
 def _start(endpoint: "Endpoint", provider: "Provider | None") -> Settings:
@@ -401,6 +407,7 @@ def _moved(settings: Settings, given: dict[str, Any]) -> Settings:
     if given["imap"] and given["pop3"]:
         raise UsageError("--imap and --pop3 cannot both be")
     user = given["user"] or settings.user
+    _check_user(user)
     for protocol in ("imap", "pop3"):
         if given[protocol]:
             endpoint = remote_login.endpoint_of(protocol, given[protocol], tls=given["tls"], user=user)

@@ -5,6 +5,7 @@ issuer. It is tried once: a second try with the same wrong password locks accoun
 """
 
 import asyncio
+import re
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
-from mailkeep.backup.quirks import Endpoint, Provider, issuer, provider_of_host, quirks_for
+from mailkeep.backup.quirks import Endpoint, Provider, at_tenant, issuer, provider_of_host, quirks_for
 from mailkeep.backup.settings import OAuth, Password, Protocol, Settings, Tls, Token
-from mailkeep.cli.output import Out
+from mailkeep.cli.output import Out, shown
 from mailkeep.errors import BadCredentials, ConfigError, Unreachable, UsageError
 
 if TYPE_CHECKING:
@@ -159,14 +160,18 @@ def advice(provider: Provider | None) -> list[str]:
 def ask(ways: Ways, settings: Settings, prompt: str) -> str:
     """A password from stdin or the terminal. Raises UsageError."""
     if ways.stdin:
-        text = sys.stdin.readline().rstrip("\r\n")
+        try:
+            text = sys.stdin.readline().rstrip("\r\n")
+            text.encode()
+        except UnicodeError:
+            raise UsageError("the password on stdin is not UTF-8") from None
     elif sys.stdin.isatty():
         text = click.prompt(prompt, hide_input=True, err=True)
     else:
         raise UsageError("there is no terminal to ask for the password on; pipe it in with --password-stdin")
     if not text:
         raise UsageError("the password is empty; give one")
-    if len(text.encode(errors="surrogateescape")) > PASSWORD_MAX:
+    if len(text.encode(errors="replace")) > PASSWORD_MAX:
         raise UsageError(f"the password is longer than {PASSWORD_MAX} bytes; give a shorter one")
     # Google shows app passwords in groups of four; the spaces between them are not part of it.
     known = provider_of_host(settings.host)
@@ -184,7 +189,7 @@ def with_secret(settings: Settings, ways: Ways, out: Out) -> "tuple[Settings, Ke
     from mailkeep.secret import Secret
 
     if ways.oauth2:
-        return _with_tokens(settings, ways, out)
+        return _with_tokens(settings, ways)
     if ways.command is not None:
         changed = msgspec.structs.replace(settings, secret="command", command=ways.command, oauth=None)
         return changed, None, Password(finished(outside.outside_secret(changed)))
@@ -197,15 +202,21 @@ def with_secret(settings: Settings, ways: Ways, out: Out) -> "tuple[Settings, Ke
     return changed, Kept(password=password), Password(Secret(password))
 
 
-def _with_tokens(settings: Settings, ways: Ways, out: Out) -> "tuple[Settings, Kept, Token]":
+def _with_tokens(settings: Settings, ways: Ways) -> "tuple[Settings, Kept, Token]":
     from mailkeep.backup import oauth
     from mailkeep.secret import Secret
 
     chosen = oauth_of(settings, ways)
-    kept = finished(oauth.log_in(chosen, hint=settings.user, tell=out.warn))
+    kept = finished(oauth.log_in(chosen, hint=settings.user, tell=_tell))
     assert kept.access_token is not None
     changed = msgspec.structs.replace(settings, secret="oauth2", command=None, oauth=chosen)
     return changed, kept, Token(Secret(kept.access_token))
+
+
+def _tell(text: str) -> None:
+    """What the user must do to log in; said even with --quiet, or nobody could."""
+    for line in text.split("\n"):
+        click.echo(shown(line), err=True)
 
 
 def oauth_of(settings: Settings, ways: Ways) -> OAuth:
@@ -216,15 +227,20 @@ def oauth_of(settings: Settings, ways: Ways) -> OAuth:
         known = provider_of_host(settings.host)
         kinds = [kind for each in (known.endpoints if known else ()) for kind in each.auth]
         name = next((kind.partition(":")[2] for kind in kinds if kind.startswith("oauth2:")), None)
-    if name is None or name == "custom":
+    if not name or name == "custom":
         raise UsageError(f"who gives tokens for {settings.host} is not known; name it with --issuer")
+    name, _, tenant = name.partition(":")
     row = issuer(name)
-    client_id = ways.client_id or (before.client_id if before and before.issuer == name else None)
+    if tenant:  # an organisation's own directory: an app that is registered for it alone is not let in at "common"
+        if name != "microsoft" or not re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", tenant):
+            raise UsageError("--issuer must be a name such as google, or microsoft:TENANT")
+        row = at_tenant(row, tenant)
+    client_id = ways.client_id or (before.client_id if before and before.issuer == row.name else None)
     if client_id is None:
         where = f" (made at {row.register_url})" if row.register_url else ""
         raise UsageError(f"OAuth 2 at {name} needs a client id of your own{where}; give it with --client-id")
     return OAuth(
-        issuer=name,
+        issuer=row.name,
         client_id=client_id,
         flow="device" if row.device_url else "loopback",
         token_url=row.token_url,
