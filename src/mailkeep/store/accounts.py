@@ -166,7 +166,7 @@ class Directory:
             db.execute("UPDATE account SET access = ? WHERE id = ?", (access, self._existing(db, name).id))
 
     def set_gone(self, name: str, gone: Gone) -> None:
-        """Whether what vanished at its source stays in its place ("show"). The setting only; `Account.place_gone` moves."""
+        """Whether what vanished at its source stays in its place ("show"). `Account.place_gone` moves what there is."""
         with self._write() as db:
             db.execute("UPDATE account SET gone = ? WHERE id = ?", (gone, self._existing(db, name).id))
 
