@@ -8,19 +8,21 @@ file that it came from is in a result.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from mailkeep.backup.bulk import Place, Result, Row, Task
+from mailkeep.backup.bulk import Place, Result, Row, State, Task
 from mailkeep.backup.context import Context
 from mailkeep.backup.discover import Found
 from mailkeep.backup.ledger import RemoteReport
+from mailkeep.backup.migrate import Migration, migrate
 from mailkeep.backup.pull import pull
 from mailkeep.backup.push import push
 from mailkeep.backup.push_ledger import PushReport
@@ -88,33 +90,40 @@ class Worker:
 
     async def _run(self, row: Row, result: Result) -> Result:
         into = _checked(row.into)
-        archive = None if self._is_server(row.target) else self._account_name(row)
-        source = await self._source(row.source, archive)
-        if isinstance(source, Account):
-            if archive is not None:
-                raise UsageError("both sides are accounts here; copy between them with a mail client")
-            return await self._push(row, source, result, into)
-        context = self._context(row, into if archive is not None else None)
-        report = await pull(context, source)
-        result = _pulled(result, report)
-        if archive is not None or not (report.equal or report.total("kept")) or report.error is not None:
-            return result
-        return await self._push(row, self.store.account(source.account), result, into, pulled=report)
+        to_server = self._is_server(row.target)
+        account = None if to_server else row.target.name.removeprefix(ACCOUNT)
+        source = await self._source(row.source, account)
+        async with self._stopping() as stop:
+            if not to_server:
+                if isinstance(source, Account):
+                    raise UsageError("both sides are accounts here; copy between them with a mail client")
+                return _pulled(result, await pull(self._context(row, stop, into), source))
+            # Never into the account that the source is pulled into: a message here has one origin.
+            target = await self._remote(row.target, "")
+            if isinstance(source, Account):
+                return _pushed(result, await push(self._context(row, stop, into), source, target))
+            if target.account == source.account:
+                raise UsageError(f"{target.name} and {source.name} have one account here; give each its own")
+            done = await migrate(self._context(row, stop, into), source, target)
+            return _migrated(result, done)
 
-    async def _push(
-        self, row: Row, account: Account, result: Result, into: str | None, *, pulled: RemoteReport | None = None
-    ) -> Result:
-        # Never into the account that the source is pulled into: a message here has one origin.
-        target = await self._remote(row.target, "")
-        if target.account == account.info.id and pulled is not None:
-            raise UsageError(
-                f"{target.name} keeps its mail in {account.info.name} too; add it with an account of its own"
-            )
-        report = await push(self._context(row, into), account, target)
-        return _pushed(result, report, pulled)
+    @contextlib.asynccontextmanager
+    async def _stopping(self) -> AsyncIterator[asyncio.Event]:
+        """A stop of the row's own, set with that of all: a row that stops itself does not stop the others."""
+        own = asyncio.Event()
 
-    def _context(self, row: Row, into: str | None) -> Context:
-        return Context(self.store, selection=self.selection, into=into, progress=self.progress(row), stop=self.stop)
+        async def follow() -> None:
+            await self.stop.wait()
+            own.set()
+
+        following = asyncio.ensure_future(follow())
+        try:
+            yield own
+        finally:
+            following.cancel()
+
+    def _context(self, row: Row, stop: asyncio.Event, into: str | None) -> Context:
+        return Context(self.store, selection=self.selection, into=into, progress=self.progress(row), stop=stop)
 
     # ---- who is meant
 
@@ -125,10 +134,6 @@ class Worker:
         if place.host or place.has_secret or place.name.startswith(REMOTE):
             return True
         return bool(place.name) and self.store.remotes.find(place.name) is not None
-
-    def _account_name(self, row: Row) -> str:
-        """The account here that a row leads to: its target, or what is always so: the remote's own."""
-        return row.target.name.removeprefix(ACCOUNT)
 
     async def _source(self, place: Place, account: str | None) -> Remote | Account:
         if not self._is_server(place):
@@ -257,24 +262,27 @@ def _pulled(result: Result, report: RemoteReport) -> Result:
     )
 
 
-def _pushed(result: Result, report: PushReport, pulled: RemoteReport | None) -> Result:
+def _pushed(result: Result, report: PushReport) -> Result:
     missing = ", ".join(f"{count} {reason}" for reason, count in report.counted("missing").items())
-    state = _state(report)
-    if state == "done" and pulled is not None and not pulled.equal:
-        state = _state(pulled)
     return replace(
         result,
-        state=state,
+        state=_state(report),
         server=report.total("chosen"),
         kept=report.total("there"),
         copied=report.total("copied"),
         bytes=report.total("copied_bytes"),
-        error=report.error or report.stopped or missing or result.error,
-        temporary=False,
+        error=report.error or report.stopped or missing,
     )
 
 
-def _state(report: Any) -> Any:
+def _migrated(result: Result, done: Migration) -> Result:
+    """Done when both halves are; the numbers are those of the second."""
+    first, second = _pulled(result, done.pulled), _pushed(result, done.pushed)
+    worse = first if first.state != "done" else second
+    return replace(second, state=worse.state, error=worse.error, temporary=first.temporary)
+
+
+def _state(report: RemoteReport | PushReport) -> State:
     if report.stopped is not None:
         return "stopped"
     if report.error is not None:

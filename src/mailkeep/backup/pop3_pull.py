@@ -66,7 +66,9 @@ from mailkeep.mail.dates import header_date
 from mailkeep.mail.ids import MailboxId
 from mailkeep.mail.selection import Known, Selection
 from mailkeep.store.account import Account
+from mailkeep.store.arrivals import Arrival
 from mailkeep.store.locks import locked
+from mailkeep.store.placing import Appended
 from mailkeep.store.remote_rows import RemoteBox, State
 from mailkeep.store.staging import Staged, Staging
 from mailkeep.store.transaction import Transaction
@@ -127,6 +129,10 @@ class _Session:
     uidls: dict[int, bytes]  # those that are believed
     left_out: dict[int, tuple[State, str]] = field(default_factory=dict)
     undecided: set[int] = field(default_factory=set)
+    keys: set[str] = field(default_factory=set)  # of rows that were met
+
+    def __post_init__(self) -> None:
+        self.keys = {row.key for row in self.matched.known.values()}
 
     def key_of(self, number: int) -> str:
         """For counting what happens to a message within a run."""
@@ -473,55 +479,79 @@ class _Run:
         """Put the messages into the mailbox. Returns the rows to store, and numbers whose row was met by content."""
         rows: list[Row] = []
         met: list[int] = []
+        coming: list[tuple[_Fetched, Row, Arrival]] = []
         for fetched, ready in staged:
-            number, data = fetched.number, ready.data()
+            number = fetched.number
             if fetched.undecided and self._is_filtered(ready):
                 session.left_out[number] = (State.FILTERED, "")
                 continue
-            content = content_digest(data, ready.sha256)
-            header = header_of(data)
-            row = session.matched.meet_content(number, content) or self._row_of(session, number, content, rows)
+            data = ready.data()
+            content, header = content_digest(data, ready.sha256), header_of(data)
+            row = session.matched.meet_content(number, content) or self._row_of(session, number, content)
             announced = session.drop.sizes.get(number, 0)
             row.size, row.header, row.content = announced, header_print(header, announced), content
             row.short = self.quirks.trust_size and is_short(fetched.size, announced)
+            session.keys.add(row.key)
+            session.matched.meet(number, row)
             if row.state == State.KEPT and row.number in self.rows:
                 self.folder.recognised += 1
-                session.matched.meet(number, row)
-                met.append(number)
                 row.gone = None
+                met.append(number)
                 rows.append(row)
-                continue
-            try:
-                appended = transaction.append(
-                    self.target, ready, internaldate=header_date(header), origin=origin(self.remote.id, row.key)
-                )
-            except (OverQuota, LimitReached, NotAllowed) as error:
-                session.left_out[number] = (State.FAILED, error.text)
-                session.matched.known.pop(number, None)
-                self.full = self.full or isinstance(error, OverQuota)
-                if isinstance(error, OverQuota):
-                    self.report.stopped = "the quota of the account is used up; raise it with `mailkeep user quota`"
-                continue
-            row.state, row.reason, row.gone = State.KEPT, "", None
-            session.matched.meet(number, row)
-            rows.append(row)
-            self._count(session, number, fetched, appended.fresh)
-            uidl = session.uidls.get(number)
-            if appended.fresh and self.keeps_uidls and uidl is not None and _UIDL.fullmatch(uidl):
-                transaction.set_uidl(appended.mailbox, appended.uid, uidl.decode())
+            else:
+                key = origin(self.remote.id, row.key)
+                coming.append((fetched, row, Arrival(ready, internaldate=header_date(header), origin=key)))
+        rows += self._place(transaction, session, coming)
         return rows, met
 
-    def _row_of(self, session: _Session, number: int, content: str, mine: Sequence[Row]) -> Row:
+    def _place(
+        self, transaction: Transaction, session: _Session, coming: Sequence[tuple[_Fetched, Row, Arrival]]
+    ) -> list[Row]:
+        """All at once; where not all can be placed, one by one."""
+        placed: Sequence[Appended | None]
+        try:
+            placed = transaction.append_all(self.target, [arrival for _, _, arrival in coming])
+        except (OverQuota, LimitReached, NotAllowed):
+            placed = [self._place_one(transaction, session, fetched, arrival) for fetched, _, arrival in coming]
+        rows, uidls = [], []
+        for (fetched, row, _), appended in zip(coming, placed, strict=True):
+            if appended is None:
+                session.matched.known.pop(fetched.number, None)
+                continue
+            row.state, row.reason, row.gone = State.KEPT, "", None
+            rows.append(row)
+            self._count(session, fetched, appended.fresh)
+            uidl = session.uidls.get(fetched.number)
+            if appended.fresh and self.keeps_uidls and uidl is not None and _UIDL.fullmatch(uidl):
+                uidls.append((appended.uid, uidl.decode()))
+        if uidls:
+            transaction.set_uidls(self.target, uidls)
+        return rows
+
+    def _place_one(
+        self, transaction: Transaction, session: _Session, fetched: _Fetched, arrival: Arrival
+    ) -> Appended | None:
+        try:
+            return transaction.append(
+                self.target, arrival.staged, internaldate=arrival.internaldate, origin=arrival.origin
+            )
+        except (OverQuota, LimitReached, NotAllowed) as error:
+            session.left_out[fetched.number] = (State.FAILED, error.text)
+            if isinstance(error, OverQuota):
+                self.full = True
+                self.report.stopped = "the quota of the account is used up; raise it with `mailkeep user quota`"
+            return None
+
+    def _row_of(self, session: _Session, number: int, content: str) -> Row:
         """The row that a fetched message belongs to: its own from before, or a new one."""
         row = session.matched.known.get(number)
         if row is not None:
             return row
         uidl = session.uidls.get(number)
-        taken = {row.key for row in mine} | {row.key for row in session.matched.known.values()}
         if uidl is not None and uidl_key(uidl) not in self.by_key:
             return Row(self._next_number(), uidl_key(uidl), since=self.context.now())
         nth = 0
-        while (key := content_key(content, nth)) in taken:
+        while (key := content_key(content, nth)) in session.keys:
             nth += 1
         return self.by_key.get(key) or Row(self._next_number(), key, since=self.context.now())
 
@@ -529,8 +559,8 @@ class _Run:
         self.last += 1
         return self.last
 
-    def _count(self, session: _Session, number: int, fetched: _Fetched, fresh: bool) -> None:
-        folder = self.folder
+    def _count(self, session: _Session, fetched: _Fetched, fresh: bool) -> None:
+        folder, number = self.folder, fetched.number
         if fresh:
             folder.fetched += 1
             folder.bytes += fetched.size
