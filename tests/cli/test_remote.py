@@ -61,6 +61,10 @@ class Keep:
         assert isinstance(found, dict)
         return found
 
+    def printed(self) -> str:
+        """What was printed since the last command that was called here."""
+        return self._capsys.readouterr().out
+
     def kept(self, name: str) -> Kept:
         store = Store.open(self.data, create=False)
         try:
@@ -345,3 +349,22 @@ def test_an_unknown_remote_names_the_nearest(keep: Keep) -> None:
     keep("add", USER, "--imap", "imap.example.org", "--no-check", "--password-stdin", stdin="x\n")
     assert f"did you mean {USER}?" in keep("show", "ana@example.org", code=2)
     assert "remote list" in keep("show", "zzz", code=2)
+
+
+def test_doctor_looks_at_secrets_and_certificates(keep: Keep, tmp_path: Path, server: Server) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_text(Path(authority(server)).read_text())
+    keep("add", USER, "--imap", "imap.example.org", "--no-check", "--password-stdin", "--ca", str(ca), stdin="x\n")
+
+    def findings() -> dict[str, dict[str, str]]:
+        main.run(["doctor", "--json", "--data", str(keep.data)])
+        return {each["about"]: each for each in json.loads(keep.printed())["findings"]}
+
+    assert findings()["remotes"]["state"] == "ok"
+    assert "accounts" in findings() and "password" not in findings()["accounts"]["text"], "an archive may have none"
+    ca.unlink()
+    assert "--ca FILE" in findings()[f"remote {USER}"]["remedy"]
+    (keep.data / "secret.key").chmod(0o640)
+    assert "chmod 600" in findings()[f"remote {USER}"]["remedy"]
+    (keep.data / "secret.key").unlink()
+    assert f"mailkeep remote login {USER}" in findings()[f"remote {USER}"]["remedy"]

@@ -64,6 +64,7 @@ def doctor(call: Call) -> int:
             lambda: space(settled),
             lambda: clock(settled),
             lambda: store(settled),
+            lambda: remotes(settled),
             lambda: doors(settled),
             lambda: certificate(settled),
             lambda: sockets(settled),
@@ -218,7 +219,8 @@ def store(config: Config) -> Iterator[Finding]:
         opened = Store.open(config.data, create=False)
         try:
             accounts = opened.directory.list()
-            without = [info.name for info in accounts if not opened.directory.credentials(info.id)]
+            bare = [info for info in accounts if not opened.directory.credentials(info.id)]
+            without = [info.name for info in bare if not info.read_only]  # an archive needs none until it is read
         finally:
             opened.close()
     except MailkeepError as error:
@@ -230,6 +232,41 @@ def store(config: Config) -> Iterator[Finding]:
         yield _ok("accounts", str(len(accounts)))
     for name in without:
         yield Finding("warning", "accounts", f"{name} has no password", f"set one: `mailkeep user passwd {name}`")
+
+
+def remotes(config: Config) -> Iterator[Finding]:
+    """Whether each remote could be logged in to as far as this machine goes; nobody is called."""
+    from mailkeep.backup.seal import unseal
+    from mailkeep.backup.settings import load_remotes
+    from mailkeep.store.store import Store
+
+    if not (config.data / "directory.db").exists():
+        return
+    try:
+        opened = Store.open(config.data, create=False)
+        try:
+            found = load_remotes(opened)
+        finally:
+            opened.close()
+    except MailkeepError as error:
+        yield Finding("wrong", "remotes", error.text, remedy_of(error))
+        return
+    good = 0
+    for each in found:
+        try:
+            if each.settings.secret in ("sealed", "oauth2"):
+                unseal(config.data, each.name, each.sealed)
+        except MailkeepError as error:
+            text, _, remedy = error.text.partition("; ")
+            yield Finding("wrong", f"remote {each.name}", text, remedy)
+            continue
+        if each.settings.ca is not None and not os.access(each.settings.ca, os.R_OK):
+            remedy = f"mailkeep remote set {each.name} --ca FILE"
+            yield Finding("wrong", f"remote {each.name}", f"{each.settings.ca} cannot be read", remedy)
+            continue
+        good += 1
+    if good:
+        yield _ok("remotes", f"{good}, with secrets that can be opened")
 
 
 def doors(config: Config) -> Iterator[Finding]:
