@@ -102,6 +102,12 @@ def test_tokens(context: ssl.SSLContext, ca: str) -> None:
         assert len(server.commands(rb"AUTHENTICATE")) == 2
 
 
+def test_a_server_that_takes_tokens_and_does_not_say_so() -> None:
+    greeting = b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] hi\r\n"
+    heard = told(BadCredentials, "no", greeting, b"%t NO no\r\n", secret=Token(Secret("token")))
+    assert b"AUTHENTICATE XOAUTH2" in heard[0]
+
+
 def test_a_secret_is_asked_for_when_it_is_needed() -> None:
     asked = []
 
@@ -128,6 +134,12 @@ def test_every_kind_lets_us_in(kind: str) -> None:
             into(server.port)
         except RemoteError:  # tokens only
             into(server.port, secret=Token(Secret("token")))
+
+
+def test_a_server_that_bears_one_command_at_a_time_is_found_out() -> None:
+    with Faulty(pipeline_max=1) as server:
+        into(server.port)
+        assert server.connections == 2
 
 
 # --- servers of a few lines ---

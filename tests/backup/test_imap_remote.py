@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
-from mailkeep.backup.imap_remote import Facts, ImapConnection, Pool, RemoteMailbox
+from mailkeep.backup.imap_remote import Appended, Facts, ImapConnection, Pool, RemoteMailbox
 from mailkeep.backup.pace import Limits, Pace
 from mailkeep.backup.quirks import Quirks
 from mailkeep.errors import ProtocolError, RemoteError, Unreachable, Untrusted
@@ -211,7 +211,9 @@ def test_appends_on_a_line_that_is_cut_all_learn_of_it() -> None:
             connection = await connect(server.port)
             futures = [await connection.append("INBOX", numbered(n, size=5000)) for n in range(30)]
             ended = await asyncio.gather(*futures, return_exceptions=True)
-            assert [isinstance(each, Unreachable) for each in ended] == [False] * 4 + [True] * 26
+            # A reset may overtake the answers to the first four.
+            assert all(isinstance(each, Unreachable) for each in ended[4:])
+            assert all(isinstance(each, Appended | Unreachable) for each in ended[:4])
 
         run(work)
 
@@ -299,6 +301,26 @@ def test_names_where_list_has_no_extensions() -> None:
             assert set(listed) == set(server.mailboxes)
             assert all(each.status is not None and each.subscribed for each in listed.values())
             await connection.logout()
+
+        run(work)
+
+
+def test_a_server_that_hangs_up_on_many_commands_is_asked_one_by_one() -> None:
+    kept = ("IMAP4rev1", "AUTH=PLAIN")
+    with Faulty(pipeline_max=4, capabilities=kept) as server:
+        for n in range(20):
+            server.create(f"box{n}")
+
+        async def work() -> None:
+            connection = await connect(server.port)
+            listed = by_name(await connection.list_mailboxes(status=True))
+            assert all(each.status for each in listed.values())
+            assert server.connections == 2
+            again = await connect(server.port)
+            again.pace = Pace(Limits(), connection.pace.dump())
+            assert again.pace.pipeline(connection.clock.now()) == 1
+            for each in (connection, again):
+                await each.logout()
 
         run(work)
 
@@ -454,10 +476,10 @@ def test_a_long_listing_comes_in_slices_and_waits_for_the_reader() -> None:
 
 def test_a_long_line_gets_more_connections(tmp_path: Path) -> None:
     with Faulty() as server, Proxy((HOST, server.port), delay_ms=12) as proxy:
-        mail = {server.mailboxes["INBOX"].add(data).uid: data for data in map(numbered, range(1700))}
+        mail = {server.mailboxes["INBOX"].add(data).uid: data for data in map(numbered, range(3300))}
 
         async def work() -> None:
-            pace = Pace(Limits(connections=3))
+            pace = Pace(Limits(connections=3, depth=1))
 
             async def open_one() -> ImapConnection:
                 connection = await connect(proxy.port)
@@ -473,8 +495,6 @@ def test_a_long_line_gets_more_connections(tmp_path: Path) -> None:
                     got = await Bodies().fetch(connection, list(mail), tmp_path)
                     assert got.data == mail
                 assert proxy.connections == 3
-                async with pool.connection(), pool.connection():
-                    assert proxy.connections == 3
 
         run(work)
 

@@ -81,6 +81,15 @@ def test_when_it_will_be_finished() -> None:
     assert free.finish_s(NOW, 5000) == 65
 
 
+def test_a_server_that_hangs_up_is_spared_for_a_week() -> None:
+    pace = Pace()
+    assert pace.pipeline(NOW) == 100
+    pace.hung_up(NOW)
+    later = Pace(None, pace.dump())
+    assert later.pipeline(NOW + 6 * 86400) == 1
+    assert later.pipeline(NOW + 8 * 86400) == 100
+
+
 def test_what_was_learnt_is_remembered() -> None:
     pace = Pace(Limits(bytes_per_day=1000))
     pace.succeeded(50)

@@ -89,8 +89,8 @@ class Appender:
                         await stream.drain()
             stream.write(client.end_append())
             await stream.drain()
-        except Unreachable as error:
-            link.abort(error)  # which all the futures tell
+        except Unreachable:
+            await asyncio.wait((future,))  # what was answered before the cut is read first; then all futures tell
         return result
 
     def _tell(self, result: "asyncio.Future[Appended]", reply: "asyncio.Future[Reply]") -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mailkeep import log
-from mailkeep.backup.pace import is_passing, refusal
+from mailkeep.backup.pace import PIPELINE_MAX, is_passing, refusal
 from mailkeep.backup.quirks import Quirks
 from mailkeep.backup.stream import Stream
 from mailkeep.errors import MailkeepError, ProtocolError, RemoteError, Unreachable
@@ -38,7 +38,6 @@ from mailkeep.wire.imap_command import ClientCommand
 _log = log.get("backup")
 
 ANSWERS_MAX: Final = 2_000_000  # of one command that has no sink: a server must not fill our memory
-PIPELINE_MAX: Final = 100  # commands under way: servers' own buffers are small
 Sink = Callable[[Answer], None]
 
 
@@ -80,6 +79,8 @@ class ImapLink:
         self.enabled: frozenset[str] = frozenset()
         self._rtt_s: float | None = None
         self.exists = 0  # messages of the selected mailbox, as far as told
+        self.pipeline_max = PIPELINE_MAX
+        self.cut_with = 0  # commands that were under way when the other side ended it
         self.on_news: Sink | None = None  # what comes while nothing is asked
         self._loop = asyncio.get_running_loop()
         self._pending: dict[bytes, _Pending] = {}
@@ -145,7 +146,7 @@ class ImapLink:
     @property
     def depth(self) -> int:
         """How many commands may be under way; what is started beyond that goes out later, in order."""
-        return self.quirks.pipeline_depth or PIPELINE_MAX
+        return min(self.pipeline_max, self.quirks.pipeline_depth or PIPELINE_MAX)
 
     async def room(self) -> None:
         """Wait until a command may go out at once. For those that are made by hand. Raises what cut the line."""
@@ -358,6 +359,7 @@ class ImapLink:
 
     def _ended(self) -> MailkeepError:
         """Why the stream has come to its end."""
+        self.cut_with = len(self._pending)
         bye = self._bye
         if bye is None:
             return Unreachable(f"{self.host} cut the connection")

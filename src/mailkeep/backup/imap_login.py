@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import mailkeep
 from mailkeep.backup.imap_link import ImapLink, Reply, quietly
-from mailkeep.backup.pace import is_passing, refusal
+from mailkeep.backup.pace import PIPELINE_MAX, is_passing, refusal
 from mailkeep.backup.quirks import Quirks, quirks_for
 from mailkeep.backup.settings import Password, Settings, Token
 from mailkeep.backup.stream import open_stream
@@ -49,14 +49,19 @@ async def open_link(
     *,
     timeout_s: float,
     compress: bool | None = None,
+    pipeline_max: int = PIPELINE_MAX,
+    on_hang_up: Callable[[], None] | None = None,
 ) -> tuple[ImapLink, answer.NamespaceEntry | None]:
     """A logged-in link and its personal namespace. `compress`: None means when the line is slow enough.
+
+    `on_hang_up`: called when the server cut the line because, perhaps, too much was asked of it at once.
 
     Raises Unreachable, Untrusted, BadCredentials, TlsRequired, RemoteError, RemoteBusy, ProtocolError.
     """
     tls, host = settings.tls, settings.host
     stream = await open_stream(host, settings.port, tls=tls, ca=settings.ca, timeout_s=timeout_s)
     link = ImapLink(stream, quirks, timeout_s=timeout_s)
+    link.pipeline_max = pipeline_max
     try:
         greeting = await link.greeting()
         _check_greeting(link, greeting, settings)
@@ -71,6 +76,8 @@ async def open_link(
         if wanted and "COMPRESS=DEFLATE" in link.capabilities:
             await _compress(link)
     except BaseException:
+        if link.cut_with > 1 and on_hang_up is not None:
+            on_hang_up()
         link.abort()
         raise
     return link, namespace
@@ -133,8 +140,12 @@ async def _log_in(link: ImapLink, settings: Settings, secret: Password | Token) 
         raise TlsRequired(f"a password is not sent to {link.host} over an open line")
     offered = {name.removeprefix("AUTH=") for name in link.capabilities if name.startswith("AUTH=")}
     kind: Literal["token", "password"] = "token" if isinstance(secret, Token) else "password"
+    tried = False
     while True:
         name = sasl_client.choose(offered, kind, encrypted=stream.tls, open_allowed=open_allowed)
+        if name is None and kind == "token" and not tried:
+            name = "XOAUTH2"  # Yandex takes it and does not say so
+        tried = True
         if name is not None:
             reply = await _authenticate(link, name, settings, secret)
         elif kind == "password" and "LOGINDISABLED" not in link.capabilities:

@@ -48,6 +48,7 @@ SLICE: Final = 5000  # answers of one slice of a listing
 SLICES_MAX: Final = 4  # not yet taken; above, nothing is read
 IDLE_S: Final = 28 * 60.0  # RFC 2177: a server may hang up after 30 minutes
 POLL_S: Final = 60.0  # where there is no IDLE
+HANG_UP_FROM: Final = 4  # commands under way: fewer are no reason to cut a line
 LANE_MIN: Final = 400  # messages that make another connection worth its log-in
 
 
@@ -177,7 +178,14 @@ class ImapConnection:
 
     async def list_mailboxes(self, *, status: bool = False) -> list[RemoteMailbox]:
         """All mailboxes, in the server's order, each once; with STATUS of those that can be selected."""
-        return await list_mailboxes(self._link, status=status)
+        try:
+            return await list_mailboxes(self._link, status=status)
+        except Unreachable:
+            if self._link.cut_with < HANG_UP_FROM or self._link.depth == 1:
+                raise
+        # It may bear no more than a few commands at once: once more, one after the other.
+        self.pace.hung_up(self.clock.now())
+        return await list_mailboxes(await self._renew(), status=status)
 
     async def select(
         self, name: str, *, writable: bool = False, since: tuple[int, int, NumSet | None] | None = None
@@ -690,9 +698,28 @@ async def open_imap(
 
     Raises Unreachable, Untrusted, BadCredentials, TlsRequired, RemoteError, RemoteBusy, ProtocolError, ConfigError.
     """
-    link, space = await open_link(settings, secret, quirks, timeout_s=timeout_s, compress=compress)
-    known = pace or Pace(limits_of(link.quirks, settings))
+    known = pace or Pace(limits_of(quirks, settings))
     ticking = clock or Clock()
+
+    def hung_up() -> None:
+        known.hung_up(ticking.now())
+
+    while True:
+        most = known.pipeline(ticking.now())
+        try:
+            link, space = await open_link(
+                settings,
+                secret,
+                quirks,
+                timeout_s=timeout_s,
+                compress=compress,
+                pipeline_max=most,
+                on_hang_up=hung_up,
+            )
+            break
+        except Unreachable:
+            if known.pipeline(ticking.now()) == most:
+                raise
 
     async def reopen() -> ImapConnection:
         return await open_imap(

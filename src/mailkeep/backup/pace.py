@@ -28,6 +28,8 @@ BACKOFF_MAX_S: Final = 900.0
 HINT_MAX_S: Final = 3600.0  # a server that asks for more is asked again after this
 HOUR_S: Final = 3600
 DAY_H: Final = 24
+PIPELINE_MAX: Final = 100  # commands under way on one connection: servers' own buffers are small
+CAREFUL_S: Final = 7 * 24 * 3600  # how long a server that bears no pipelining is spared it
 BYTES_PER_S: Final = 2_000_000.0  # assumed before anything was measured
 
 Direction = Literal["imap_down", "imap_up", "pop_down"]
@@ -40,7 +42,7 @@ _BACKOFF = re.compile(
 _BUSY = re.compile(
     r"throttl|too many (?:simultaneous )?connections|maximum number of connections|too many sessions|"
     r"try again later|temporar(?:y|ily)|server (?:is )?busy|rate limit|bandwidth limit|over ?quota.*later|"
-    r"overloaded|internal error occurred\. refer to server log",
+    r"overloaded|authenticated but not connected|internal error occurred\. refer to server log",
     re.I,
 )
 _UNITS: Final = {"milliseconds": 0.001, "ms": 0.001, "minutes": 60.0}
@@ -105,7 +107,18 @@ def limits_of(quirks: Quirks, settings: Settings | None = None, *, direction: Di
 class Pace:
     """What is known of one host, and what follows from it. All times are Unix seconds, handed in."""
 
-    __slots__ = ("_backoff_s", "_free_at", "_rate", "_used", "_wait_until", "connections", "depth", "limits", "window")
+    __slots__ = (
+        "_backoff_s",
+        "_careful_until",
+        "_free_at",
+        "_rate",
+        "_used",
+        "_wait_until",
+        "connections",
+        "depth",
+        "limits",
+        "window",
+    )
 
     def __init__(self, limits: Limits | None = None, state: bytes | None = None) -> None:
         """`state`: what `dump` gave at the end of an earlier run; anything unreadable in it counts as nothing."""
@@ -116,6 +129,7 @@ class Pace:
         self.connections = _whole(known.get("connections"), 1, self.limits.connections, self.limits.connections)
         self._rate = float(_whole(known.get("rate"), 0, 1 << 40, 0))  # bytes a second, smoothed
         self._wait_until = float(_whole(known.get("wait_until"), 0, 1 << 40, 0))
+        self._careful_until = float(_whole(known.get("careful_until"), 0, 1 << 40, 0))
         self._backoff_s = 0.0
         self._free_at = 0.0  # when the next message may be asked for, by msgs_per_second
         used = known.get("used")
@@ -131,6 +145,7 @@ class Pace:
             "connections": self.connections,
             "rate": int(self._rate),
             "wait_until": int(self._wait_until),
+            "careful_until": int(self._careful_until),
             "used": {str(hour): used for hour, used in self._used.items()},
         }
         return json.dumps(known, separators=(",", ":")).encode()
@@ -142,6 +157,10 @@ class Pace:
         if rtt_s < NEAR_S:
             return 1
         return max(1, min(self.connections, 1 + int(rtt_s / NEAR_S)))
+
+    def pipeline(self, now: float) -> int:
+        """How many commands may be under way on one connection."""
+        return 1 if now < self._careful_until else PIPELINE_MAX
 
     def wait_s(self, now: float) -> float:
         """How long to wait before the next window: a server's wish, a rate, or a day's allowance. 0: go."""
@@ -210,6 +229,10 @@ class Pace:
         wait = self._backoff_s if retry_after_s is None else min(max(retry_after_s, 0.0), HINT_MAX_S)
         self._wait_until = max(self._wait_until, now + wait)
         return wait
+
+    def hung_up(self, now: float) -> None:
+        """The server has cut a line on which many commands were under way: some bear one at a time, and do not say."""
+        self._careful_until = now + CAREFUL_S
 
     def crowded(self) -> None:
         """One connection was one too many."""
