@@ -14,6 +14,7 @@ import msgspec
 from mailkeep.backup import pull as pulling
 from mailkeep.backup import seal
 from mailkeep.backup.context import Context
+from mailkeep.backup.imap_bodies import Clock
 from mailkeep.backup.ledger import RemoteReport
 from mailkeep.backup.settings import Settings, find_remote, pack
 from mailkeep.mail.mailbox_name import decode_utf7, encode_utf7
@@ -21,6 +22,17 @@ from mailkeep.store.account import Account
 from mailkeep.store.store import Store
 
 NAME = "there"
+
+
+def hurried() -> Clock:
+    """Waits take no time; the clock says that they did."""
+    passed = [time.time()]
+
+    async def sleep(seconds: float) -> None:
+        passed[0] += seconds
+        await asyncio.sleep(0)
+
+    return Clock(lambda: passed[0], sleep)
 
 
 class Archive:
@@ -45,7 +57,7 @@ class Archive:
         self.store.remotes.update(find_remote(self.store, NAME).id, settings=pack(self.settings))
 
     def context(self, **given: Any) -> Context:
-        return Context(self.store, **given)
+        return Context(self.store, **{"clock": hurried(), **given})
 
     def pull(self, **given: Any) -> RemoteReport:
         """One run."""

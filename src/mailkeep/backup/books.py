@@ -58,6 +58,8 @@ class Cursor(msgspec.Struct, omit_defaults=True):
     kept: int = 0
     gone: int = 0
     missing: dict[str, int] = {}
+    hidden: int = 0
+    capped: int = 0
     sweep: int = 0  # where the next turn of flags begins; see plan.turn
     identity: str | None = None  # MAILBOXID
     filters: str = ""  # those of the last full run
@@ -118,6 +120,8 @@ class Books:
     shelf: Shelf = field(default_factory=Shelf)
     retired: RemoteBox | None = None  # what is being recognised
     labels: Labels | None = None  # Gmail's, where this is All Mail
+    hidden: int = 0  # messages that are here and that the server just does not show
+    capped: int = 0  # … that it has, does not show, and that are not here
 
     @property
     def mailbox(self) -> MailboxId:
@@ -212,6 +216,7 @@ class Books:
         self.cursor.sweep = sweep
         self.cursor.removed = None
         self.cursor.kept, self.cursor.gone = self.ledger.kept, self.ledger.gone
+        self.cursor.hidden, self.cursor.capped = self.hidden, self.capped
         self.cursor.missing = dict(self.ledger.missing)
         with self.account.transaction() as transaction:
             self.save(transaction)
@@ -234,6 +239,10 @@ class Books:
             ledger.gone += bool(gone) and not state
             ledger.kept += not gone and not state
             missing = missing or bool(state)
+        ledger.kept -= self.hidden
+        if self.capped:
+            ledger.missing[REASONS[State.CAPPED]] = self.capped
+            ledger.server += self.capped
         if missing:
             self.book_missing({uid for uid, gone in zip(self.uids, self.gone, strict=True) if gone})
 
@@ -246,6 +255,7 @@ class Books:
         """As `count`, for a folder that did not change, from the cursor alone."""
         ledger, cursor = self.ledger, self.cursor
         ledger.server, ledger.kept, ledger.gone = cursor.messages, cursor.kept, cursor.gone
+        self.hidden, self.capped = cursor.hidden, cursor.capped
         if cursor.missing:
             self.load()
             self.count()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from mailkeep.backup.imap_bodies import Clock
 from mailkeep.jobs.progress import Progress
 from mailkeep.mail.selection import Selection
 from mailkeep.store.store import Store
@@ -33,6 +34,7 @@ class Context:
     progress: Progress = field(default_factory=Progress)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     now: Callable[[], int] = _now  # Unix seconds
+    clock: Clock = field(default_factory=Clock)  # by which is waited for a server
 
 
 async def until_stopped(context: Context, run: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from mailkeep.backup.books import STEP, Policy, read_cursor
 from mailkeep.backup.imap_remote import RemoteMailbox
+from mailkeep.backup.plan import Renamed
 from mailkeep.backup.recognise import unretired
 from mailkeep.errors import LimitReached, MailboxExists, MailboxMissing, NotAllowed
 from mailkeep.mail.mailbox_name import INBOX
@@ -113,11 +114,12 @@ def _made(transaction: Transaction, tree: Tree, folder: RemoteMailbox) -> Mailbo
     return transaction.create_mailbox(name, special_use=[use] if use and use not in taken else [])
 
 
-def follow_rename(account: Account, tree: Tree, policy: Policy, *, old: str, new: str) -> None:
+def follow_rename(account: Account, tree: Tree, policy: Policy, renamed: Renamed) -> None:
     """The server calls a folder by another name now: so do we, and its messages are known by the new one.
 
     Killed in between it begins again: what was done is not found under the old name a second time.
     """
+    old, new = renamed.old, renamed.new
     box = tree.boxes[old]
     rows = account.remote_uids(box.id)
     kept = [uid for uid, state in zip(rows.uids, rows.states, strict=True) if state == State.KEPT]

@@ -26,7 +26,7 @@ from mailkeep.backup.ledger import FolderLedger, RemoteReport
 from mailkeep.backup.login import secret_of
 from mailkeep.backup.pace import Pace, limits_of
 from mailkeep.backup.plan import Difference, Folder, Renamed, Said, Way, choose, find_renamed
-from mailkeep.backup.pull_folder import FolderPull, Wanted, abilities
+from mailkeep.backup.pull_folder import FolderPull, Wanted, abilities, in_thread
 from mailkeep.backup.quirks import quirks_for
 from mailkeep.backup.recognise import sample
 from mailkeep.backup.settings import Password, Remote, Token
@@ -142,7 +142,7 @@ async def pool_of(context: Context, remote: Remote) -> AsyncIterator[Pool]:
         return await secret_of(context.store, remote)
 
     async def open_one() -> ImapConnection:
-        return await open_imap(settings, secret, quirks, pace=pace)
+        return await open_imap(settings, secret, quirks, pace=pace, clock=context.clock)
 
     try:
         async with Pool(open_one, pace) as pool:
@@ -167,7 +167,7 @@ async def _work(run: Run) -> None:
         kept = one.books.kept_before()
         if choose(Said.of_status(folder.status), kept, can) is Way.SKIP and folder.name not in run.tree.retired:
             one.books.ledger.way = Way.SKIP.value
-            await asyncio.to_thread(one.books.count_skipped)
+            await in_thread(one.books.count_skipped)
         else:
             due.put_nowait(one)
     async with asyncio.TaskGroup() as group:
@@ -201,7 +201,7 @@ async def _folders(run: Run, connection: ImapConnection, listed: Sequence[Remote
     await _follow_renames(run, connection)
     if any(name.upper() == "INBOX" for name in by_name):  # else this is no full list: nothing is concluded from it
         await _follow_removals(run, connection)
-    refused = await asyncio.to_thread(folders.place, run.account, tree, run.policy, meant)
+    refused = await in_thread(folders.place, run.account, tree, run.policy, meant)
     for name, reason in refused.items():
         ledger = run.report.folder(name)
         ledger.error = f"there can be no mailbox for it here: {reason}"
@@ -263,7 +263,7 @@ async def _lane(run: Run, due: "asyncio.Queue[FolderPull]") -> None:
             _log.info("folder not finished", remote=run.remote.name, folder=one.folder.name, error=error.text)
         finally:
             if one.books.ledger.error is not None or run.fatal is not None:
-                await asyncio.to_thread(_settle, one.books)
+                await in_thread(_settle, one.books)
 
 
 def _settle(books: Books) -> None:
@@ -292,9 +292,9 @@ async def _persist(run: Run, one: FolderPull) -> None:
                 raise
             one.books.ledger.notes.append(f"tried again after {wait_s:.0f} s: {error.text}")
         except asyncio.CancelledError:
-            await asyncio.shield(asyncio.to_thread(_settle, one.books))
+            await in_thread(_settle, one.books)
             raise
-        await asyncio.sleep(wait_s)
+        await run.context.clock.sleep(wait_s)
 
 
 # ---- folders that were renamed or deleted on the server
@@ -314,9 +314,7 @@ async def _follow_renames(run: Run, connection: ImapConnection) -> None:
         )
     for renamed in find_renamed(gone, fresh):
         if renamed.sure or await _is_same(run, connection, renamed):
-            await asyncio.to_thread(
-                folders.follow_rename, run.account, tree, run.policy, old=renamed.old, new=renamed.new
-            )
+            await in_thread(folders.follow_rename, run.account, tree, run.policy, renamed)
             run.report.folder(renamed.new).notes.append(f"was {renamed.old} on the server before")
 
 
@@ -329,7 +327,7 @@ async def _is_same(run: Run, connection: ImapConnection, renamed: Renamed) -> bo
     from mailkeep.store.remotes import origin_of
 
     box = run.tree.boxes[renamed.old]
-    rows = await asyncio.to_thread(run.account.remote_uids, box.id)
+    rows = await in_thread(run.account.remote_uids, box.id)
     live = array(
         "I", [uid for uid, state, gone in zip(rows.uids, rows.states, rows.gone, strict=True) if not (state or gone)]
     )
@@ -370,7 +368,7 @@ async def _follow_removals(run: Run, connection: ImapConnection) -> None:
             else:
                 continue  # only hidden from LIST
         run.report.removed.append(box.name)
-        await asyncio.to_thread(_mark_removed, run, box)
+        await in_thread(_mark_removed, run, box)
 
 
 def _mark_removed(run: Run, box: RemoteBox) -> None:

@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from mailkeep.backup.books import Books, Row, clean_flags, staged_of, tried
 from mailkeep.backup.imap_remote import Body, Facts, ImapConnection, RemoteMailbox, Selected
@@ -42,6 +42,8 @@ BATCH_MESSAGES: Final = 200
 BATCH_BYTES: Final = 16 << 20
 DECIDE_MAX: Final = 64 << 20  # of a larger message only the facts are looked at
 SIZE_MAX: Final = 2 << 30  # of one message, where no other limit is set
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -79,18 +81,18 @@ class FolderPull:
         books.ledger.way = way.value
         books.ledger.server = selected.exists
         if way is Way.RECOGNISE:
-            await asyncio.to_thread(books.retire, selected.uidvalidity)
+            await in_thread(books.retire, selected.uidvalidity)
             retired = books.retired
         elif way is Way.FIRST:
-            await asyncio.to_thread(books.begin, selected.uidvalidity)
+            await in_thread(books.begin, selected.uidvalidity)
         if retired is not None:
-            await asyncio.to_thread(books.fill_shelf, retired)
-        await asyncio.to_thread(books.load)
+            await in_thread(books.fill_shelf, retired)
+        await in_thread(books.load)
         fresh, sweep = await self._look(connection, selected, way)
-        due = await asyncio.to_thread(books.due_again)
+        due = await in_thread(books.due_again)
         await self._bring(connection, fresh, due)
-        await asyncio.to_thread(books.clear_shelf)
-        await asyncio.to_thread(
+        await in_thread(books.clear_shelf)
+        await in_thread(
             lambda: books.finish(
                 uidnext=selected.uidnext, modseq=selected.highestmodseq or 0, messages=selected.exists, sweep=sweep
             )
@@ -111,6 +113,7 @@ class FolderPull:
         listed = await self._all_uids(connection, selected, way)
         difference = compare(listed, books.uids, books.gone)
         hidden = beyond_cap(listed, difference.vanished, self.wanted.quirks.folder_cap)
+        self._note_cap(selected.exists, len(hidden))
         if hidden or len(listed) < selected.exists:
             unsure = set(hidden) if hidden else set(difference.vanished)
             vanished = array("I", [uid for uid in difference.vanished if uid not in unsure])
@@ -124,6 +127,16 @@ class FolderPull:
             changes = await self._changed(connection, NumSet.of(part), None)
         await self._follow(difference, changes)
         return difference.fresh, sweep
+
+    def _note_cap(self, exists: int, hidden: int) -> None:
+        """A provider that shows only so many: what it hides of what is here, and what it hides altogether."""
+        cap, ledger = self.wanted.quirks.folder_cap, self.books.ledger
+        self.books.hidden = hidden
+        if cap is None or exists < cap:
+            return
+        ledger.notes.append(f"the server shows only {cap:,} messages of a folder")
+        said = (self.folder.status or {}).get("MESSAGES") or 0
+        self.books.capped = max(said - exists - hidden, 0)
 
     async def _all_uids(self, connection: ImapConnection, selected: Selected, way: Way) -> "array[int]":
         """All UIDs of the server, without asking where the numbers of SELECT say that they are those we have."""
@@ -207,15 +220,15 @@ class FolderPull:
                 labelled.append((facts.uid, labels_of(facts.values), flags))
                 if flags != books.account.flagset(books.flags[index]).flags:
                     changes.append((facts.uid, flags))
-            await asyncio.to_thread(books.follow_labels, labelled)
+            await in_thread(books.follow_labels, labelled)
         return changes
 
     async def _follow(self, difference: Difference, changes: Sequence[tuple[int, Flags]]) -> None:
         books = self.books
         if difference.vanished or difference.returned:
-            await asyncio.to_thread(books.apply, difference)
+            await in_thread(books.apply, difference)
         if changes:
-            await asyncio.to_thread(books.change_flags, changes)
+            await in_thread(books.change_flags, changes)
             if self.wanted.selection.need() >= Need.FACTS:
                 refiltered = [uid for uid, _ in changes if books.states[_index(books.uids, uid)] == State.FILTERED]
                 difference.fresh.extend(refiltered)
@@ -226,7 +239,7 @@ class FolderPull:
         """Fetch, unless it is here already by its origin or its content, or not wanted."""
         books = self.books
         if fresh:
-            here = await asyncio.to_thread(books.known_by_origin, fresh)
+            here = await in_thread(books.known_by_origin, fresh)
             if here:
                 await self._book_known(connection, NumSet.of(here))
                 met = set(here)
@@ -250,8 +263,8 @@ class FolderPull:
             known = [(facts.uid, clean_flags(facts.flags)) for facts in part]
             if books.labels is not None:
                 labelled = [(each.uid, labels_of(each.values), clean_flags(each.flags)) for each in part]
-                await asyncio.to_thread(books.follow_labels, labelled)
-            await asyncio.to_thread(books.book_known, known)
+                await in_thread(books.follow_labels, labelled)
+            await in_thread(books.book_known, known)
 
     async def _recognise(self, connection: ImapConnection, uids: "array[int]") -> "array[int]":
         """Take what is surely ours from the shelf; the UIDs that are left."""
@@ -265,11 +278,11 @@ class FolderPull:
                     left.append(facts.uid)
                 else:
                     pairs.append((ours, facts.uid, clean_flags(facts.flags)))
-            await asyncio.to_thread(books.adopt, pairs)
+            await in_thread(books.adopt, pairs)
             if books.labels is not None:
                 met = {uid: flags for _, uid, flags in pairs}
                 labelled = [(each.uid, labels_of(each.values), met[each.uid]) for each in part if each.uid in met]
-                await asyncio.to_thread(books.follow_labels, labelled)
+                await in_thread(books.follow_labels, labelled)
         return array("I", sorted(left))
 
     async def _select(self, connection: ImapConnection, uids: "array[int]") -> "array[int]":
@@ -288,7 +301,7 @@ class FolderPull:
                 else:
                     left.append(facts.uid)
             if rows:
-                await asyncio.to_thread(self.books.keep, rows)
+                await in_thread(self.books.keep, rows)
         return array("I", sorted(left))
 
     async def _fetch(self, connection: ImapConnection, uids: "array[int]") -> None:
@@ -332,24 +345,27 @@ class Writer:
             await self.flush()
 
     async def flush(self) -> None:
+        await self._settle()
         batch, self.batch, self.size = self.batch, [], 0
-        try:
-            await self._settle()
-        except BaseException:
-            _discard(batch)
-            raise
         if batch:
             self.pending = asyncio.ensure_future(asyncio.to_thread(self._write, batch))
 
     async def close(self) -> None:
-        """All that was added is committed after this."""
-        await self.flush()
-        await self._settle()
+        """All that was added is committed after this; on an error, what was not is let go."""
+        try:
+            await self.flush()
+            await self._settle()
+        finally:
+            for body in self.batch:
+                if isinstance(body.data, Staging):
+                    body.data.discard()
+            self.batch = []
 
     async def _settle(self) -> None:
-        pending, self.pending = self.pending, None
-        if pending is not None:
-            await asyncio.shield(pending)
+        if self.pending is not None:
+            # Whoever is cancelled here comes again, by `close`, and waits for the same commit.
+            await asyncio.shield(self.pending)
+            self.pending = None
 
     def _write(self, batch: list[Body]) -> None:
         """In a thread."""
@@ -395,10 +411,14 @@ class Writer:
         return self.pull.wanted.selection.decide(Known(flags, body.internaldate, len(data), data=known)) is not False
 
 
-def _discard(batch: Iterable[Body]) -> None:
-    for body in batch:
-        if isinstance(body.data, Staging):
-            body.data.discard()
+async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
+    """As `asyncio.to_thread`; who is cancelled waits for the end of the work, so that nothing goes on behind it."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait((running,))
+        raise
 
 
 def _index(uids: "array[int]", uid: int) -> int:
