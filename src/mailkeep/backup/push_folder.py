@@ -58,6 +58,19 @@ class Sending:
     future: "asyncio.Future[Appended]"
     mended: bool = False
 
+    def close(self) -> None:
+        if isinstance(self.body, mmap):
+            self.body.close()
+
+
+@dataclass(slots=True)
+class _Flight:
+    """What is on its way, what has arrived and is not written down yet, and why another attempt is due."""
+
+    flying: deque[Sending] = field(default_factory=deque)
+    links: list[Link] = field(default_factory=list)
+    again: list[MailkeepError] = field(default_factory=list)
+
 
 @dataclass(slots=True)
 class FolderCopy:
@@ -166,13 +179,26 @@ class FolderCopy:
 
     async def send(self, connection: ImapConnection, missing: Sequence[int]) -> None:
         """Send these. Raises Unreachable or RemoteBusy when another attempt is due, Refused when none is."""
+        flight = _Flight()
         suspects = [key for key in missing if self.cuts[key]]
         plain = [key for key in missing if not self.cuts[key]]
-        for keys, alone in ((plain, False), (suspects, True)):
-            async for rows, bodies in self._portions(keys):
-                if self.stopped():
-                    return
-                await self._send_portion(connection, rows, bodies, alone=alone)
+        try:
+            for keys, alone in ((plain, False), (suspects, True)):
+                async for rows, bodies in self._portions(keys):
+                    await self._launch(connection, rows, bodies, flight=flight, alone=alone)
+                    if len(flight.links) >= BATCH:
+                        links, flight.links = flight.links, []
+                        await asyncio.to_thread(self.books.link, links)
+                    if flight.again or self.stopped():
+                        break
+                while flight.flying:
+                    await self._land(connection, flight)
+                if flight.again:
+                    raise flight.again[0]
+        finally:
+            for each in flight.flying:
+                each.close()
+            await asyncio.shield(asyncio.to_thread(self.books.link, flight.links))
 
     async def _portions(
         self, keys: Sequence[int]
@@ -207,35 +233,28 @@ class FolderCopy:
             file.flush()
             return mmap(file.fileno(), 0, access=ACCESS_READ)
 
-    async def _send_portion(
-        self, connection: ImapConnection, rows: list[Row], bodies: list[bytes | mmap | MailkeepError], *, alone: bool
+    async def _launch(
+        self,
+        connection: ImapConnection,
+        rows: list[Row],
+        bodies: list[bytes | mmap | MailkeepError],
+        *,
+        flight: _Flight,
+        alone: bool,
     ) -> None:
-        flying: deque[Sending] = deque()
-        links: list[Link] = []
-        again: list[MailkeepError] = []
-        try:
-            for row, body in zip(rows, bodies, strict=True):
-                if isinstance(body, MailkeepError):
-                    self._book(row, push_ledger.UNREADABLE, body.text)
-                    continue
-                if (longest := self._long_line(connection, body)) is not None:
-                    self._book(row, push_ledger.LONG_LINE, f"{longest:,} bytes")
-                    continue
+        """Send a portion on its way; land what has its answer."""
+        for row, body in zip(rows, bodies, strict=True):
+            if isinstance(body, MailkeepError):
+                self._book(row, push_ledger.UNREADABLE, body.text)
+            elif (longest := self._long_line(connection, body)) is not None:
+                self._book(row, push_ledger.LONG_LINE, f"{longest:,} bytes")
+            else:
                 await self.wait(row.size)
-                flying.append(await self._start(connection, row, body))
-                while flying and (alone or flying[0].future.done()):
-                    await self._land(connection, flying.popleft(), links, again)
-                if again:
-                    break
-            while flying:
-                await self._land(connection, flying.popleft(), links, again)
-        finally:
-            for body in bodies:
-                if isinstance(body, mmap):
-                    body.close()
-            await asyncio.shield(asyncio.to_thread(self.books.link, links))
-        if again:
-            raise again[0]
+                flight.flying.append(await self._start(connection, row, body))
+            while flight.flying and (alone or flight.flying[0].future.done()):
+                await self._land(connection, flight)
+            if flight.again:
+                return
 
     def _long_line(self, connection: ImapConnection, body: bytes | mmap) -> int | None:
         """The length of a line that is too long for the server."""
@@ -261,11 +280,16 @@ class FolderCopy:
         future = await connection.append(self.ledger.name, pieces, flags=sorted(flags), internaldate=row.internaldate)
         return Sending(row, body, flags, future, mended)
 
-    async def _land(
-        self, connection: ImapConnection, sending: Sending, links: list[Link], again: list[MailkeepError]
-    ) -> None:
-        """What became of one that was sent."""
-        row, body = sending.row, sending.body
+    async def _land(self, connection: ImapConnection, flight: _Flight) -> None:
+        """What became of the first that was sent."""
+        sending = flight.flying.popleft()
+        try:
+            await self._see(connection, sending, flight)
+        finally:
+            sending.close()
+
+    async def _see(self, connection: ImapConnection, sending: Sending, flight: _Flight) -> None:
+        row, body, again = sending.row, sending.body, flight.again
         try:
             appended = await sending.future
         except RemoteBusy as error:
@@ -284,11 +308,11 @@ class FolderCopy:
             if not sending.mended and isinstance(body, bytes) and _BARE.search(body):
                 fixed = _BARE.sub(lambda match: b"" if match[0] == b"\0" else b"\r\n", body)
                 retried = await self._start(connection, row, fixed, mended=True)
-                await self._land(connection, retried, links, again)
+                await self._see(connection, retried, flight)
                 return
             self._book(row, push_ledger.TOO_LARGE if error.code == "TOOBIG" else push_ledger.REFUSED, error.text)
         else:
-            await self._landed(connection, sending, appended, links)
+            await self._landed(connection, sending, appended, flight.links)
 
     async def _landed(
         self, connection: ImapConnection, sending: Sending, appended: Appended, links: list[Link]
