@@ -13,8 +13,8 @@ import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
@@ -118,6 +118,9 @@ class Provider:
 # --- the files -------------------------------------------------------------------------------------------------------
 
 
+_DATA: Final = Path(__file__).with_name("data")
+
+
 class _Match(msgspec.Struct, forbid_unknown_fields=True):
     greeting: str
     id: str
@@ -189,13 +192,13 @@ class _Isps(msgspec.Struct, forbid_unknown_fields=True):
 
 @functools.cache
 def _providers() -> _Providers:
-    text = resources.files("mailkeep.backup").joinpath("data/providers.toml").read_bytes()
+    text = (_DATA / "providers.toml").read_bytes()
     return msgspec.toml.decode(text, type=_Providers)
 
 
 @functools.cache
 def _isps() -> _Isps:
-    text = resources.files("mailkeep.backup").joinpath("data/isp.json").read_bytes()
+    text = (_DATA / "isp.json").read_bytes()
     return msgspec.json.decode(text, type=_Isps)
 
 
