@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import smtplib
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from mailkeep.store.store import Store
 from mailkeep.testing import Break, Faulty, Ill, PopFaults
 from tests import messages
 from tests.dovecot import Dovecot
-from tests.server import Server
+from tests.server import Server, program
 
 NOW = 1_800_000_000
 
@@ -49,6 +50,7 @@ class Keep:
     def held(self, mailbox: str = "INBOX") -> list[bytes]:
         """The messages that are here."""
         account = self.store.account("archive")
+        account.refresh()
         box = account.mailbox(mailbox)
         index = account.index(box.id)
         try:
@@ -441,6 +443,42 @@ def test_stopped_by_the_user(store: Store) -> None:
         assert not report.equal
         assert 0 < len(kept.held()) < 700
         assert len(drop_of(server)) == 700
+        assert_equal(kept.pull())
+        assert same(kept.held(), mail)
+        assert drop_of(server) == []
+
+
+class Killing(list[bytes]):
+    """A server's log that kills the client with -9 as soon as it hears the nth command of a kind."""
+
+    def __init__(self, at: bytes, nth: int) -> None:
+        super().__init__()
+        self.at, self.nth = at, nth
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def append(self, line: bytes) -> None:
+        super().append(line)
+        if line.startswith(self.at):
+            self.nth -= 1
+            if not self.nth and self.process is not None:
+                self.process.kill()
+
+
+@pytest.mark.parametrize("uidl", ["unique", "missing"])
+def test_killed_anywhere(store: Store, uidl: Any) -> None:
+    """Enough messages for several commits; killed in the first, between, while deleting, and at the very end."""
+    kills = [(b"RETR", 2), (b"RETR", 300), (b"RETR", 500), (b"DELE", 3), (b"QUIT", 1)]
+    with Faulty("plain", pop=PopFaults(uidl=uidl)) as server:
+        mail = fill(server, 600)
+        kept = keep(store, server.pop3_port, name="pop", leave="verified")
+        for at, nth in kills:
+            log = Killing(at, nth)
+            server.state.log = log
+            log.process = subprocess.Popen([*program(), "pull", "pop", "--quiet", "--data", str(store.root)])
+            log.process.wait(60)
+            held, there = kept.held(), drop_of(server)
+            assert len(set(held)) == len(held)
+            assert set(held) | set(there) == set(mail)
         assert_equal(kept.pull())
         assert same(kept.held(), mail)
         assert drop_of(server) == []

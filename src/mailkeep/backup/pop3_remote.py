@@ -302,12 +302,20 @@ class Pop3Connection:
         offered = {name.upper() for name in self.capabilities.get("SASL", ())}
         if kind == "token" and not offered:
             offered = {"XOAUTH2"}  # Outlook names its mechanisms only to those who are logged in
-        name = sasl_client.choose(offered, kind, encrypted=encrypted, open_allowed=open_allowed)
+        bindings = self.stream.channel_bindings()
+        name = sasl_client.choose(
+            offered, kind, encrypted=encrypted, bindings=bool(bindings), open_allowed=open_allowed
+        )
         text = secret.secret.reveal()
         if name is not None:
-            bindings = self.stream.channel_bindings()
             machine = sasl_client.make(
-                name, settings.user, text, bindings=bindings, host=settings.host, port=settings.port
+                name,
+                settings.user,
+                text,
+                bindings=bindings,
+                host=settings.host,
+                port=settings.port,
+                offered=offered,
             )
             if await self._exchange(machine):
                 return
