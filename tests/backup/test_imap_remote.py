@@ -159,6 +159,24 @@ def test_idle_hears_of_news_and_of_their_lack(peer: Peer) -> None:
     run(work)
 
 
+def test_notify_hears_of_other_mailboxes(dovecot: Dovecot) -> None:
+    async def work() -> None:
+        peer = Peer(dovecot.imap, dovecot.password, "c-")
+        connection, other = await peer.connect("notify"), await peer.connect("notify")
+        await connection.select("INBOX")
+        assert await connection.notify()
+        while await connection.idle(0.05):  # how all mailboxes are now
+            pass
+        waiting = asyncio.ensure_future(connection.idle(50))
+        await put(other, [numbered(1)], "Archive")
+        assert await waiting
+        assert connection.alive
+        for each in (connection, other):
+            await each.logout()
+
+    run(work)
+
+
 def test_appends_of_all_sizes(peer: Peer, tmp_path: Path) -> None:
     large = numbered(5, size=6_000_000)
     mail = [numbered(n, size=n * 900) for n in range(150)] + [large, b"x", numbered(6)]

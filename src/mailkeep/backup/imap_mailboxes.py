@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from mailkeep.backup.imap_link import ImapLink, Reply
+from mailkeep.errors import ProtocolError
 from mailkeep.wire import imap_answer as answer
 from mailkeep.wire import imap_command as command
 
@@ -68,6 +69,8 @@ async def list_mailboxes(link: ImapLink, *, status: bool) -> list[RemoteMailbox]
                 attributes[each.raw] = attributes.get(each.raw, frozenset()) | each.attributes
         elif isinstance(each, answer.MailboxStatus):
             told[each.raw] = _checked(each.items)
+    if len(listed) > MAILBOXES_MAX:
+        raise ProtocolError(f"{link.host} lists more than {MAILBOXES_MAX} mailboxes")
     found = [_mailbox(each, attributes[raw], raw in subscribed) for raw, each in listed.items() if each.name]
     if status:
         missing = [each for each in found if each.selectable and each.raw not in told]
