@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -273,6 +274,27 @@ def test_a_password_command_is_run_and_not_shown(keep: Keep, server: Server) -> 
     assert keep.facts("show", USER)["secret"] == "command" and "printf" not in keep("show", USER)
     assert "renewed" in keep("login", USER)
     assert "ended with code 1" in keep("login", USER, "--password-command", "false", code=78)
+
+
+def test_the_keyring_gets_what_works_and_loses_it_again(
+    keep: Keep, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("add", USER, "--imap", f"127.0.0.1:{server.port('imaps')}", "--ca", authority(server), "--keyring")
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    assert "pip install keyring" in keep(*words, code=78)
+    entries: dict[tuple[str, str], str] = {}
+    fake = SimpleNamespace(
+        get_password=lambda service, name: entries.get((service, name)),
+        set_password=lambda service, name, value: entries.__setitem__((service, name), value),
+        delete_password=lambda service, name: entries.pop((service, name)),
+    )
+    monkeypatch.setitem(sys.modules, "keyring", fake)
+    keep(*words, "--password-stdin", stdin="wrong\n", code=77)
+    assert not entries
+    keep(*words, "--password-stdin", stdin=PASSWORD + "\n")
+    assert list(entries.values()) == [PASSWORD] and keep.facts("show", USER)["secret"] == "keyring"
+    keep("remove", USER, "--yes")
+    assert not entries
 
 
 def test_tokens_are_kept_sealed(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:

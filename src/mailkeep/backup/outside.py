@@ -61,6 +61,11 @@ def _keyring() -> Any:
         ) from None
 
 
+def need_keyring() -> None:
+    """Before a password is asked for. Raises ConfigError."""
+    _keyring()
+
+
 def _entry(settings: Settings) -> str:
     return f"{settings.user}@{settings.host}:{settings.protocol}"
 

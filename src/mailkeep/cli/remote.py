@@ -165,6 +165,7 @@ def add(call: Call, address: str, *, policy: dict[str, Any], selection: "Selecti
 
             settings = remote_login.first_that_answers(settings, endpoints, attempt)
             out.say(f"Logged in to {settings.host} as {settings.user}.")
+        remote_login.keep_outside(settings, secret)
         info, made = _archive(store, given["account"] or address)
         row = _keep(store, name, info.id, settings, kept)
     out.say(f"Added {row.name}; its mail will be in the {'new ' if made else ''}account {info.name}.")
@@ -445,6 +446,7 @@ def login(call: Call, name: str, *, no_check: bool, **given: Any) -> int:
         if not no_check:
             remote_login.try_log_in(settings, secret, providers().get(settings.provider or ""))
             out.say(f"Logged in to {settings.host} as {settings.user}.")
+        remote_login.keep_outside(settings, secret)
         sealed = None if kept is None else seal(store.root, found.name, kept)
         store.remotes.update(found.id, settings=pack(settings), secret=sealed, state=forget_refusal(found.state))
         account = _account_name(store, found)

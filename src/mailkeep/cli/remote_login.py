@@ -193,13 +193,22 @@ def with_secret(settings: Settings, ways: Ways, out: Out) -> "tuple[Settings, Ke
     if ways.command is not None:
         changed = msgspec.structs.replace(settings, secret="command", command=ways.command, oauth=None)
         return changed, None, Password(finished(outside.outside_secret(changed)))
+    if ways.keyring:
+        outside.need_keyring()
     password = ask(ways, settings, f"Password of {settings.user} at {settings.host}")
     if ways.keyring:
         changed = msgspec.structs.replace(settings, secret="keyring", command=None, oauth=None)
-        outside.to_keyring(changed, Secret(password))
         return changed, None, Password(Secret(password))
     changed = msgspec.structs.replace(settings, secret="sealed", command=None, oauth=None)
     return changed, Kept(password=password), Password(Secret(password))
+
+
+def keep_outside(settings: Settings, secret: Password | Token) -> None:
+    """What goes into the keyring, once it has been tried. Raises ConfigError."""
+    if settings.secret == "keyring":
+        from mailkeep.backup.outside import to_keyring
+
+        to_keyring(settings, secret.secret)
 
 
 def _with_tokens(settings: Settings, ways: Ways) -> "tuple[Settings, Kept, Token]":
