@@ -368,7 +368,7 @@ def test_yahoo_shows_the_newest_and_searches_badly() -> None:
 
 
 def test_icloud() -> None:
-    with filled("icloud", pipeline_max=None) as server:
+    with filled("icloud") as server:
         with imap(server, enter=False) as client:
             assert "CONDSTORE" not in client.capabilities
             client.login(server.user, server.password)

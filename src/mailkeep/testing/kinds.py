@@ -176,7 +176,6 @@ KINDS: dict[str, Kind] = {
             greeting="iSCREAM ready",
             rfc822="missing",
             peek_sets_seen=True,
-            pipeline_max=4,
         ),
         _icloud,
     ),
