@@ -3,8 +3,9 @@
 **Processes.** The parent binds every door and says so. With one worker it serves by itself. With more it forks them:
 each has its own listening socket of every TCP door (SO_REUSEPORT spreads connections over them) and all share the Unix
 ones. The parent keeps every socket open, so what is in the queue of a worker that died waits for the next one, which
-gets the same sockets. One more child, the keeper, does what needs a processor and no hurry: search indexes and garbage
-collection; it runs at idle priority, because a thread in a serving process would hold the interpreter's lock.
+gets the same sockets. One more child, the keeper, does what needs a processor and no hurry: search indexes, garbage
+collection, and pulls by schedule, each a process of its own; it runs at idle priority, because a thread in a serving
+process would hold the interpreter's lock.
 
 Every child watches a pipe from the parent and ends when it closes, so a parent killed with -9 leaves nobody behind.
 Forking comes before the event loop, before threads and before SQLite: none of them survives a fork.

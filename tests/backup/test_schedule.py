@@ -69,19 +69,26 @@ def test_never_run_and_daily_is_due_now() -> None:
     assert next_run(Schedule(minute=5), None) < NOW
 
 
+LATER = NOW + 3600
+
+
 def test_what_the_last_run_left() -> None:
     schedule = Schedule(900)
-    assert due_at(schedule, {}, started=None) == 0
-    assert due_at(schedule, {"last": {"started": NOW}}, started=None) == NOW + 900
-    assert due_at(schedule, {"last": {"started": NOW}}, started=NOW + 60) == NOW + 960
-    assert due_at(schedule, {"last": {"started": NOW, "refused": True}}, started=None) == NOW + DAY_S
-    assert due_at(schedule, {"last": {"started": NOW, "resume_at": NOW + 5000}}, started=None) == NOW + 5000
-    assert due_at(schedule, {"last": "junk"}, started=None) == 0
+    assert due_at(schedule, {}, now=LATER) == 0
+    assert due_at(schedule, {"last": {"started": NOW}}, now=LATER) == NOW + 900
+    assert due_at(schedule, {"last": {"started": NOW}}, now=LATER, started=NOW + 60) == NOW + 960
+    assert due_at(schedule, {"last": {"started": NOW, "refused": True}}, now=LATER) == NOW + DAY_S
+    assert due_at(schedule, {"last": {"started": NOW, "resume_at": NOW + 5000}}, now=LATER) == NOW + 5000
+    assert due_at(schedule, {"last": "junk"}, now=LATER) == 0
+
+
+def test_a_run_in_the_future_was_by_a_wrong_clock() -> None:
+    assert due_at(Schedule(900), {"last": {"started": LATER * 2}}, now=NOW) == NOW + 900
 
 
 def test_a_server_that_is_away_is_asked_less_and_less() -> None:
-    waits = [due_at(Schedule(60), {}, started=NOW, failures=count) - NOW for count in range(12)]
+    waits = [due_at(Schedule(60), {}, now=LATER, started=NOW, failures=count) - NOW for count in range(12)]
     assert waits == sorted(waits)
     assert waits[0] == 60
     assert waits[-1] == 3600
-    assert due_at(Schedule(7200), {}, started=NOW, failures=5) == NOW + 7200
+    assert due_at(Schedule(7200), {}, now=LATER, started=NOW, failures=5) == NOW + 7200

@@ -29,7 +29,7 @@ from mailkeep.backup.push_ledger import PushReport
 from mailkeep.backup.quirks import provider_of_host
 from mailkeep.backup.seal import Kept, seal
 from mailkeep.backup.settings import Remote, Settings, find_remote, is_loopback, of_row, pack
-from mailkeep.errors import MailkeepError, NotAllowed, RemoteBusy, Unreachable, UsageError
+from mailkeep.errors import MailkeepError, NotAllowed, UsageError
 from mailkeep.jobs.progress import Progress
 from mailkeep.mail.mailbox_name import check_name
 from mailkeep.mail.selection import Selection
@@ -81,7 +81,7 @@ class Worker:
                 raise UsageError(row.problem)
             result = await self._run(row, result)
         except MailkeepError as error:
-            result = replace(result, error=error.text, temporary=isinstance(error, Unreachable | RemoteBusy))
+            result = replace(result, error=error.text, temporary=error.temporary)
         return replace(
             result,
             seconds=round(time.monotonic() - begun, 1),
@@ -258,7 +258,7 @@ def _pulled(result: Result, report: RemoteReport) -> Result:
         copied=report.total("fetched"),
         bytes=report.total("bytes"),
         error=problem or missing or "; ".join(errors[:3]),
-        temporary=isinstance(report.failure, Unreachable | RemoteBusy),
+        temporary=report.failure is not None and report.failure.temporary,
     )
 
 

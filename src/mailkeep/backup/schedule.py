@@ -76,15 +76,18 @@ def next_run(schedule: Schedule, last: int | None) -> int:
     return int(at.timestamp())
 
 
-def due_at(schedule: Schedule, state: dict[str, Any], *, started: int | None, failures: int = 0) -> int:
+def due_at(
+    schedule: Schedule, state: dict[str, Any], *, now: int, started: int | None = None, failures: int = 0
+) -> int:
     """When to run next, by what the last run left (`states.read_state`) and what this process knows.
 
-    `started`: when this process last began one; `failures`: how many of its runs in a row did not get through.
+    `started`: when this process last began one; `failures`: how many of its runs in a row did not get through. A run
+    that says it began later than `now` was one of a clock that was wrong.
     """
     last = state.get("last")
     last = last if isinstance(last, dict) else {}
     told = last.get("started")
-    began = max((each for each in (told, started) if isinstance(each, int)), default=None)
+    began = max((min(each, now) for each in (told, started) if isinstance(each, int)), default=None)
     due = next_run(schedule, began)
     if began is not None:
         if last.get("refused"):

@@ -83,7 +83,7 @@ class Scheduler:
             if schedule is None:
                 continue
             started, failures = self._started.get(row.id), self._failures.get(row.id, 0)
-            due = due_at(schedule, read_state(row.state), started=started, failures=failures)
+            due = due_at(schedule, read_state(row.state), now=int(now), started=started, failures=failures)
             if due <= now:
                 found.append((due, row))
         return sorted(found, key=lambda each: (each[0], each[1].id))
