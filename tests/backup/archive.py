@@ -16,6 +16,7 @@ from mailkeep.backup import seal
 from mailkeep.backup.context import Context
 from mailkeep.backup.imap_bodies import Clock
 from mailkeep.backup.ledger import RemoteReport
+from mailkeep.backup.proof import prove
 from mailkeep.backup.settings import Settings, find_remote, pack
 from mailkeep.mail.mailbox_name import decode_utf7, encode_utf7
 from mailkeep.store.account import Account
@@ -62,6 +63,10 @@ class Archive:
     def pull(self, **given: Any) -> RemoteReport:
         """One run."""
         return asyncio.run(pulling.pull(self.context(**given), find_remote(self.store, NAME)))
+
+    def prove(self) -> RemoteReport:
+        """Ask the server again."""
+        return asyncio.run(prove(self.context(), find_remote(self.store, NAME)))
 
     def mailbox(self, name: str) -> list[tuple[bytes, int, frozenset[str]]]:
         """(bytes, internal date, flags) of the live messages, in the order of UIDs."""

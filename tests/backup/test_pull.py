@@ -332,3 +332,23 @@ def test_killed_between_batches_it_goes_on_and_nothing_is_twice(
         assert archive.contents() == source.contents()
     finally:
         archive.close()
+
+
+def test_the_server_asked_again_agrees_or_says_what_lacks(source: Source, archive: Archive) -> None:
+    source.add("INBOX", [numbered(n) for n in range(10)])
+    assert archive.prove().facts()["missing"] == {"not pulled yet": 10}
+    archive.pull()
+    report = archive.prove()
+    assert report.equal, report.facts()
+    assert (report.total("kept"), report.total("flags"), report.total("dates")) == (10, 0, 0)
+    source.store("INBOX", "3", "+FLAGS", r"(\Seen)")
+    source.add("INBOX", [numbered(11)])
+    inbox = archive.account.mailbox("INBOX")
+    with archive.account.transaction() as transaction:
+        transaction.expunge(inbox.id, [5], only_deleted=False)
+    report = archive.prove()
+    assert not report.equal
+    assert report.reasons() == {"not pulled yet": 1, "removed here by its owner": 1}
+    assert report.total("flags") == 1
+    archive.pull()
+    assert archive.prove().equal, "what the owner removed is no lack"

@@ -24,6 +24,8 @@ REASONS: Final = {
     State.FAILED: "failed",
 }
 NOT_REACHED: Final = "not fetched yet"  # the run was stopped before, or the folder failed
+REMOVED_HERE: Final = "removed here by its owner"
+EXPLAINED: Final = (REASONS[State.FILTERED], REMOVED_HERE)  # what the user wanted so is no lack
 RETRIES_MAX: Final = 3  # after so many runs a failure is tried again only when asked for
 
 
@@ -47,6 +49,7 @@ class FolderLedger:
     fetched: int = 0  # in this run
     recognised: int = 0  # in this run: known by content or origin, not fetched
     flags: int = 0  # changed in this run
+    dates: int = 0  # of arrival that differ, where a server was asked again
     labels: int = 0  # copies of messages that came or went by Gmail's labels, in this run
     gone: int = 0  # kept here though the server has them no more, in all
     vanished: int = 0  # … newly so in this run
@@ -60,7 +63,7 @@ class FolderLedger:
     def book(self, uid: int, reason: str, detail: str | None = None) -> None:
         """One message that is not kept."""
         self.missing[reason] += 1
-        if reason != REASONS[State.FILTERED] and len(self.listed) < FAULTS_KEPT_MAX:
+        if reason not in EXPLAINED and len(self.listed) < FAULTS_KEPT_MAX:
             self.listed.append(Missing(uid, reason, detail))
 
     def close(self) -> None:
@@ -70,18 +73,19 @@ class FolderLedger:
             self.missing[NOT_REACHED] += open_count
 
     @property
-    def filtered(self) -> int:
-        return self.missing[REASONS[State.FILTERED]]
+    def explained(self) -> int:
+        """Messages that are not here because the user wants it so."""
+        return sum(self.missing[reason] for reason in EXPLAINED)
 
     @property
     def lacking(self) -> int:
         """Messages that are missing for another reason than the user's filters."""
-        return sum(self.missing.values()) - self.filtered
+        return sum(self.missing.values()) - self.explained
 
     @property
     def equal(self) -> bool:
         """What should be here is here."""
-        return self.error is None and not self.lacking and self.server == self.kept + self.filtered
+        return self.error is None and not self.lacking and self.server == self.kept + self.explained
 
     def facts(self) -> dict[str, Any]:
         """For JSON."""
@@ -96,6 +100,7 @@ class FolderLedger:
             "recognised": self.recognised,
             "flags_changed": self.flags,
             "labels_changed": self.labels,
+            "dates_differ": self.dates,
             "vanished": self.vanished,
             "gone": self.gone,
             "bytes": self.bytes,

@@ -82,7 +82,7 @@ def _messages(folder: FolderLedger) -> str:
         f'<tr><td class="n">{each.uid}</td><td>{escape(each.reason)}</td><td>{escape(each.detail or "")}</td></tr>'
         for each in folder.listed
     )
-    more = sum(folder.missing.values()) - folder.filtered - len(folder.listed)
+    more = sum(folder.missing.values()) - folder.explained - len(folder.listed)
     rest = f"<p>… and {more:,} more</p>" if more > 0 and folder.listed else ""
     table = f'<table><tr><th class="n">UID</th><th>Reason</th><th>Detail</th></tr>{rows}</table>' if rows else ""
     return f"<details><summary>{escape(folder.name)}</summary>{notes}{table}{rest}</details>"

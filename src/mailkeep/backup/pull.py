@@ -12,10 +12,10 @@ import asyncio
 import hashlib
 import time
 from array import array
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from mailkeep import log
 from mailkeep.backup import folders, gmail, names
@@ -69,6 +69,7 @@ class Run:
     tree: folders.Tree = field(default_factory=lambda: folders.Tree({}, {}, {}))
     fatal: MailkeepError | None = None
     uses: dict[str, str] = field(default_factory=dict)
+    mailboxes: dict[int, str] = field(default_factory=dict)  # ours, by id
     labels: list[RemoteMailbox] = field(default_factory=list)  # Gmail: folders that are labels
 
 
@@ -102,10 +103,17 @@ async def pull(context: Context, remote: Remote) -> RemoteReport:
 
 
 async def _run(context: Context, remote: Remote, account: Account, report: RemoteReport) -> None:
+    async with pool_of(context, remote) as pool:
+        run = make_run(context, remote, account=account, report=report, pool=pool)
+        await until_stopped(context, _work(run))
+    if run.fatal is not None:
+        raise run.fatal
+
+
+def make_run(context: Context, remote: Remote, *, account: Account, report: RemoteReport, pool: Pool) -> Run:
+    """With what the remote's settings say where the context says nothing."""
     settings = remote.settings
-    selection = context.selection
-    if selection is None:
-        selection = settings.selection or Selection()
+    selection = context.selection if context.selection is not None else settings.selection or Selection()
     policy = Policy(
         remote.id,
         context.now(),
@@ -114,21 +122,22 @@ async def _run(context: Context, remote: Remote, account: Account, report: Remot
         retry=context.retry,
         filters=_fingerprint(selection, context.size_max or settings.size_max),
     )
-    async with pool_of(context, remote) as pool:
-        run = Run(context, remote, account, policy, selection, report, pool)
-        work = asyncio.ensure_future(_work(run))
-        stop = asyncio.ensure_future(context.stop.wait())
-        try:
-            await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stop.cancel()
-            if not work.done():
-                work.cancel()  # each folder commits what it has
-            await asyncio.wait((work,))
-        if not work.cancelled():
-            work.result()
-    if run.fatal is not None:
-        raise run.fatal
+    return Run(context, remote, account, policy, selection, report, pool)
+
+
+async def until_stopped(context: Context, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, or, once the context says stop, as much of it as is to be brought to its end."""
+    working = asyncio.ensure_future(work)
+    stop = asyncio.ensure_future(context.stop.wait())
+    try:
+        await asyncio.wait((working, stop), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+        if not working.done():
+            working.cancel()  # each folder commits what it has
+        await asyncio.wait((working,))
+    if not working.cancelled():
+        working.result()
 
 
 @asynccontextmanager
@@ -175,29 +184,35 @@ async def _work(run: Run) -> None:
             group.create_task(_lane(run, due))
 
 
-async def _folders(run: Run, connection: ImapConnection, listed: Sequence[RemoteMailbox]) -> list[RemoteMailbox]:
-    """Place the folders that are meant; see to those that were renamed or are gone."""
+def survey(
+    run: Run, connection: ImapConnection, listed: Sequence[RemoteMailbox]
+) -> tuple[list[RemoteMailbox], list[RemoteMailbox]]:
+    """(the folders that are meant, those of them to pull: not what only shows a label). Changes nothing."""
     into = run.context.into or run.remote.settings.into
     by_name = {each.name: each for each in listed if each.selectable}
     ours = names.local_names(listed, prefix=connection.prefix, into=into)
     plain = names.local_names(listed, prefix=connection.prefix)
-    uses = names.special_uses(listed, connection.prefix)
-    tree = run.tree = folders.Tree(by_name, ours, uses if into is None else {})
-    tree.load(run.account, run.remote.id)
+    run.uses = uses = names.special_uses(listed, connection.prefix)
+    run.tree = folders.Tree(by_name, ours, uses if into is None else {})
+    run.tree.load(run.account, run.remote.id)
     skipped = {name.casefold() for name in connection.quirks.skip_folders}
     meant = []
     for folder in folders.in_order(list(by_name.values()), uses):
-        use = uses.get(folder.name)
-        if plain[folder.name].casefold() in skipped or not run.selection.takes_mailbox(
-            plain[folder.name], [use] if use else []
-        ):
-            run.report.left_out.append(plain[folder.name])
+        name, use = plain[folder.name], uses.get(folder.name)
+        if name.casefold() in skipped or not run.selection.takes_mailbox(name, [use] if use else []):
+            run.report.left_out.append(name)
         else:
             meant.append(folder)
-    run.uses = uses
-    pulled = meant
-    if gmail.has_labels(connection.capabilities, {each.name: uses[each.name] for each in meant if each.name in uses}):
-        pulled, run.labels = gmail.split(meant, uses)
+    if not gmail.has_labels(connection.capabilities, {each.name: uses.get(each.name, "") for each in meant}):
+        return meant, meant
+    pulled, run.labels = gmail.split(meant, uses)
+    return meant, pulled
+
+
+async def _folders(run: Run, connection: ImapConnection, listed: Sequence[RemoteMailbox]) -> list[RemoteMailbox]:
+    """Place the folders that are meant; see to those that were renamed or are gone."""
+    meant, pulled = survey(run, connection, listed)
+    tree, by_name = run.tree, run.tree.listed
     await _follow_renames(run, connection)
     if any(name.upper() == "INBOX" for name in by_name):  # else this is no full list: nothing is concluded from it
         await _follow_removals(run, connection)
@@ -207,13 +222,14 @@ async def _folders(run: Run, connection: ImapConnection, listed: Sequence[Remote
         ledger.error = f"there can be no mailbox for it here: {reason}"
         ledger.server = (by_name[name].status or {}).get("MESSAGES", 0)
     run.labels = [folder for folder in run.labels if folder.name not in refused]
+    run.mailboxes = {box.id: box.name for box in run.account.mailboxes()}
     return [folder for folder in pulled if folder.name not in refused]
 
 
 def _folder_pull(run: Run, folder: RemoteMailbox) -> FolderPull:
     box = run.tree.boxes[folder.name]
     ledger = run.report.folder(folder.name)
-    ledger.mailbox = next((each.name for each in run.account.mailboxes() if each.id == box.mailbox), None)
+    ledger.mailbox = run.mailboxes.get(box.mailbox or 0)
     ledger.server = (folder.status or {}).get("MESSAGES", 0)
     books = Books(run.account, run.policy, folder.name, box, ledger, cursor=read_cursor(box.cursor))
     if run.labels and run.uses.get(folder.name) == "\\All" and box.mailbox is not None:

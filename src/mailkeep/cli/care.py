@@ -44,10 +44,19 @@ def _listener(progress: "Progress") -> Callable[[str, int, int], None]:
 
 @click.command(short_help="Prove that the store is sound.")
 @click.option("--user", "names", multiple=True, metavar="NAME", help="Only this account. May be given several times.")
+@click.option("--against-server", "remotes", multiple=True, metavar="REMOTE", help="Compare with that server instead.")
 @common
-def verify(call: Call, names: tuple[str, ...]) -> int:
-    """Prove every checksum, counter and reference of the store. Changes nothing; a server may be running."""
+def verify(call: Call, names: tuple[str, ...], remotes: tuple[str, ...]) -> int:
+    """Prove every checksum, counter and reference of the store. Changes nothing; a server may be running.
+
+    With --against-server: ask that server for all it has, and prove that it is here.
+    """
     from mailkeep.store import check
+
+    if remotes:
+        from mailkeep.cli.pull import verify_against
+
+        return verify_against(call, remotes)
 
     out = call.out
     with opened(call.settings()) as store, watched(out, "Verifying", "") as progress:

@@ -57,6 +57,7 @@ class Wish:
     retry: bool
     watch: bool
     report: Path | None
+    proves: bool = False  # compare only
 
 
 @click.command(short_help="Bring what is new from other servers.")
@@ -179,6 +180,10 @@ class Runner:
             progress=self._bars.progress(remote.name),
             stop=self.stop,
         )
+        if self.wish.proves:
+            from mailkeep.backup.proof import prove
+
+            return await prove(context, remote)
         if not self.wish.watch:
             return await pulling.pull(context, remote)
         report = None
@@ -206,6 +211,8 @@ class Runner:
         speaks = code != OK or sys.stdout.isatty() or sys.stderr.isatty() or self.out.json
         if speaks:
             for report in reports:
+                if not self.wish.proves:
+                    self.out.say(summary_line(report))
                 tell_report(self.out, report)
         self.out.facts({"event": "done", "code": code, "remotes": [report.facts() for report in reports]})
         return code
@@ -234,12 +241,13 @@ def summary_line(report: "RemoteReport") -> str:
 
 def tell_report(out: Out, report: "RemoteReport") -> None:
     """For people: what a run did, and all that is missing, with the reasons."""
-    out.say(summary_line(report))
+    from mailkeep.backup.ledger import EXPLAINED
+
     for note in report.notes[:SHOWN]:
         out.say(f"  {note}")
     for reason, count in report.reasons().items():
-        if reason == "filtered":
-            out.say(f"  {count:,} left out by the filters")
+        if reason in EXPLAINED:
+            out.say(f"  {count:,} not here: {reason}")
         else:
             out.warn(f"{report.remote}: {plural(count, 'message')} not here: {reason}")
     listed = [(folder, each) for folder in report.folders for each in folder.listed]
@@ -369,6 +377,27 @@ def _json_lines(name: str) -> "Callable[[Progress], None]":
             click.echo(json.dumps(facts))
 
     return show
+
+
+# ---- the server asked again
+
+
+def verify_against(call: Call, names: tuple[str, ...]) -> int:
+    """`verify --against-server`: compare all that the servers have with what is here; the exit code."""
+    with opened(call.settings()) as store:
+        runner = Runner(call.out, store, Wish(None, None, retry=False, watch=False, report=None, proves=True))
+        reports = runner.run(chosen_remotes(store, names, everything=False))
+        for report in reports:
+            sizes = f"{report.total('kept'):,} of {report.total('server'):,} messages are here"
+            call.out.say(f"{report.remote}: {sizes}; {_differences(report)}, in {report.seconds:.1f} s.")
+        return runner.tell(reports)
+
+
+def _differences(report: "RemoteReport") -> str:
+    flags, dates = report.total("flags"), report.total("dates")
+    parts = [f"{flags:,} have other flags there (a pull brings them)"] if flags else []
+    parts += [f"{dates:,} another date of arrival"] if dates else []
+    return ", ".join(parts) or "flags and dates agree"
 
 
 # ---- status
