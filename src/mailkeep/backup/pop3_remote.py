@@ -38,6 +38,8 @@ LISTING_MAX: Final = 64 << 20  # bytes of LIST and UIDL: a million lines have ro
 MESSAGES_MAX: Final = 10_000_000
 HEADER_MAX: Final = 10 << 20
 DOT_WAIT_S: Final = 5.0  # for the final dot, when all octets announced are here
+DOT_WAIT_AGAIN_S: Final = 0.5  # … of a server that sent none before
+STALL_S: Final = 20.0  # for more of a message that is longer than announced
 STEPS_MAX: Final = 20  # of a SASL exchange; none has more than four
 
 # Said without a code, in many words: the password was not looked at.
@@ -79,6 +81,7 @@ class Pop3Connection:
     capabilities: dict[str, tuple[str, ...]] = field(default_factory=dict)
     greeting: str = ""
     codec: Pop3Client = field(default_factory=Pop3Client, repr=False)
+    dotless: bool = False  # a message had no end
 
     # ---- what is there
 
@@ -171,9 +174,8 @@ class Pop3Connection:
             event = await self._event()
             while isinstance(event, Chunk):
                 staged.write(event.data)
-                # All of it came but the dot, and nothing more was asked for: some never send one.
-                awaits_dot = staged.size + self.codec.buffered == announced and not self.codec.awaited
-                event = await (self._dot() if awaits_dot else self._event())
+                came = staged.size + self.codec.buffered
+                event = await (self._end(came == announced) if announced and came >= announced else self._event())
             assert isinstance(event, End)
             if not event.complete and event.size != announced:
                 raise Unreachable(f"{self.host} cut the connection in the middle of message {number}")
@@ -240,12 +242,20 @@ class Pop3Connection:
                 return event
         return event
 
-    async def _dot(self) -> Event:
-        """The end of a message, which is not waited for as long as for other things."""
+    async def _end(self, all_came: bool) -> Event:
+        """What follows when all octets announced, or more, are here. Some servers never send the dot.
+
+        With nothing else on its way the message ends then; else what came behind it cannot be told from it.
+        """
+        sure = all_came and not self.codec.awaited
+        patience_s = STALL_S if not sure else DOT_WAIT_AGAIN_S if self.dotless else DOT_WAIT_S
         try:
-            async with asyncio.timeout(DOT_WAIT_S):
+            async with asyncio.timeout(patience_s):
                 return await self._event(patient=True)
         except TimeoutError:
+            if not sure:
+                raise Unreachable(f"{self.host} does not end a message") from None
+            self.dotless = True
             self.codec.give_up()
             return await self._event()
 
