@@ -30,6 +30,8 @@ READY_MAX: Final = 32 << 20  # bytes fetched and not yet consumed; above, no con
 STAGED_COUNTS: Final = 1 << 20  # what a message in a file counts there: files are bounded too
 LINE_MAX: Final = 7000  # octets of a FETCH: RFC 7162 section 4 asks servers to take 8000
 CUTS_MAX: Final = 6  # in a row, with nothing received between them
+POISON_CUTS_MAX: Final = 12  # the same, while messages are asked for alone because the line was cut at them before
+POISON_WAIT_S: Final = 1.0
 WAIT_MAX_S: Final = 120.0  # who must wait longer comes back later
 SIZE_MAX: Final = 2 << 30  # of one message; a literal that claims more is not taken
 NO_FLAGS: Final[frozenset[str]] = frozenset()
@@ -142,7 +144,10 @@ class BodyRun:
         self._ready_bytes = 0
         self._hands: list[_Hand] = []
         self._news = asyncio.Event()
+        self._later: deque[_Window] = deque()  # messages at which the line was cut, for the end
+        self._doubtful: list[Body] = []  # given up because of cuts, until the server has shown that it works
         self._cuts = 0  # in a row
+        self._poison_cuts = 0  # in a row
         self._cut_at: dict[int, int] = {}  # UID → how often the line was cut when it was its turn
         self._closed = False
         self._held = False
@@ -166,7 +171,8 @@ class BodyRun:
                 failed = [task for task in tasks if task.done() and task.exception() is not None]
                 if failed and (len(failed) == len(tasks) or not _may_go_on(failed)):
                     raise _first_error(failed)
-                if failed and all(task.done() for task in tasks):
+                if all(task.done() for task in tasks):
+                    assert failed, "UIDs were lost"
                     raise _first_error(failed)
                 self._news.clear()
                 await self._news.wait()
@@ -218,7 +224,11 @@ class BodyRun:
         self._left -= 1
         self._ready.append(body)
         self._ready_bytes += _weight(body)
-        self._cuts = 0
+        self._cuts = self._poison_cuts = 0
+        if self._doubtful:
+            doubtful, self._doubtful = self._doubtful, []
+            for each in doubtful:
+                self._give(each)
         if self._ready_bytes > READY_MAX and not self._held:
             self._held = True
             for hand in self._hands:
@@ -282,7 +292,7 @@ class BodyRun:
         if self._todo:
             return self._todo.popleft()
         if self._next >= len(self._uids):
-            return None
+            return self._later.popleft() if self._later else None
         count = self._pace.window
         while True:
             chosen = self._uids[self._next : self._next + count]
@@ -317,7 +327,11 @@ class BodyRun:
         if reply.ok:
             window.nothing = True
             if not window.present:
-                await self._sort_out(hand, window)
+                try:
+                    await self._sort_out(hand, window)
+                except BaseException:
+                    self._requeue([window])  # it is in flight no more, and must not be nowhere
+                    raise
             self._alone(hand, window)
             return
         window.told = reply.status.text
@@ -389,49 +403,66 @@ class BodyRun:
         if hand.staging is not None:
             hand.staging.discard()
             hand.staging = None
-        self._suspect(hand)
+        poisoned = self._suspect(hand)
         self._requeue(hand.flying)
         hand.flying.clear()
         hand.owner.clear()
         hand.partial.clear()
+        if self._left == len(self._doubtful):  # nothing else is left that could prove the server good
+            doubtful, self._doubtful = self._doubtful, []
+            for body in doubtful:
+                self._give(body)
+            return
         while True:
-            self._cut()
-            if self._cuts > CUTS_MAX:
-                text = (
-                    f"{error.text}, {self._cuts} times in a row; what came is kept, the same command goes on from there"
-                )
-                raise _like(error, text)
-            hint = error.retry_after_s if isinstance(error, RemoteBusy) else None
-            wait = self._pace.troubled(self._clock.now(), hint)
-            await self._wait(wait, hand)
+            await self._pause(hand, error, poisoned=poisoned)
             try:
                 hand.lane.link = await hand.lane.renew()
             except (Unreachable, ProtocolError, RemoteBusy) as again:
-                error = again
+                error, poisoned = again, False
                 continue
             hand.lane.counted = 0
             if self._held:
                 hand.lane.link.hold()
             return
 
-    def _suspect(self, hand: _Hand) -> None:
-        """The message whose turn it was may be why: the second time it is asked for alone, then in other words."""
-        if not hand.flying:
+    async def _pause(self, hand: _Hand, error: MailkeepError, *, poisoned: bool) -> None:
+        """Before another line is opened. Raises when there were too many cuts already."""
+        if poisoned:  # the message is to blame and not the load: no reason to slow down
+            self._poison_cuts += 1
+        else:
+            self._cut()
+        if self._cuts > CUTS_MAX or self._poison_cuts > POISON_CUTS_MAX:
+            times = self._cuts + self._poison_cuts
+            text = f"{error.text}, {times} times in a row; what came is kept, the same command goes on from there"
+            raise _like(error, text)
+        if poisoned:
+            await self._clock.sleep(POISON_WAIT_S)
             return
+        hint = error.retry_after_s if isinstance(error, RemoteBusy) else None
+        await self._wait(self._pace.troubled(self._clock.now(), hint), hand)
+
+    def _suspect(self, hand: _Hand) -> bool:
+        """The message whose turn it was may be why: the second time it is put aside, to be asked for alone at the end,
+        then by parts. True: it was the second time, or a later one."""
+        if not hand.flying:
+            return False
         window = hand.flying[0]
         uid = hand.streaming if hand.streaming in window.left else min(window.left, default=0)
         hand.streaming = 0
         if not uid:
-            return
+            return False
         cuts = self._cut_at[uid] = self._cut_at.get(uid, 0) + 1
         if cuts < 2:
-            return
+            return False
         del window.left[uid]
-        form = window.form + 1 if window.asked == 1 else window.form
-        if form < len(self._wish.forms):
-            self._todo.append(_Window({uid: None}, form, present=window.present, told="the line was cut"))
+        last = len(self._wish.forms) - 1
+        if window.form < last:
+            form = last if window.asked == 1 else window.form
+            self._later.append(_Window({uid: None}, form, present=window.present, told="the line was cut"))
         else:
-            self._give(_body(uid, Fetched(0, uid), None, problem="failed", detail="the server cuts the line at it"))
+            detail = "the server cuts the line at it"
+            self._doubtful.append(_body(uid, Fetched(0, uid), None, problem="failed", detail=detail))
+        return True
 
     # --- what comes ---
 
