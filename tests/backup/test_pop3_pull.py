@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from mailkeep.backup import pop3_pull, pop3_remote
+from mailkeep.backup import pop3_pull, pop3_remote, proof
 from mailkeep.backup.context import Context
-from mailkeep.backup.ledger import RemoteReport
+from mailkeep.backup.ledger import REMOVED_HERE, RemoteReport
 from mailkeep.backup.settings import Remote, Settings, of_row, pack
 from mailkeep.mail.selection import Selection
 from mailkeep.store.store import Store
@@ -313,8 +313,35 @@ def test_what_was_removed_here_does_not_come_again(store: Store) -> None:
         account = store.account("archive")
         with account.transaction() as transaction:
             transaction.expunge(account.mailbox("INBOX").id, [2], only_deleted=False)
-        assert_equal(kept.pull())
+        report = kept.pull()
+        assert_equal(report)
         assert len(kept.held()) == 2
+        assert dict(report.folders[0].missing) == {REMOVED_HERE: 1}
+
+
+# ---- asked again
+
+
+@pytest.mark.parametrize("name", ["good", "no UIDL", "changing UIDLs"])
+def test_a_proof_asks_the_server_and_changes_nothing(store: Store, name: str) -> None:
+    def proved() -> RemoteReport:
+        return asyncio.run(proof.prove(Context(store), kept.remote))
+
+    with Faulty("plain", pop=ODD[name]) as server:
+        fill(server, 8)
+        kept = keep(store, server.pop3_port)
+        assert dict(proved().folders[0].missing) == {"not pulled yet": 8}
+        kept.pull()
+        assert_equal(proved())
+        fill(server, 1, first=20)
+        account = store.account("archive")
+        with account.transaction() as transaction:
+            transaction.expunge(account.mailbox("INBOX").id, [2], only_deleted=False)
+        report = proved()
+        assert report.total("kept") == 7
+        assert dict(report.folders[0].missing) == {"not pulled yet": 1, REMOVED_HERE: 1}
+        assert not any(line.startswith(b"RETR") for line in server.log[-12:])
+        assert proved().facts()["missing"] == report.facts()["missing"]
 
 
 # ---- filters

@@ -27,7 +27,7 @@ from typing import Final
 
 from mailkeep import log
 from mailkeep.backup.context import Context
-from mailkeep.backup.ledger import REASONS, RETRIES_MAX, FolderLedger, RemoteReport
+from mailkeep.backup.ledger import REASONS, REMOVED_HERE, RETRIES_MAX, FolderLedger, RemoteReport
 from mailkeep.backup.login import secret_of
 from mailkeep.backup.pace import Pace, limits_of
 from mailkeep.backup.plan import newest_first
@@ -257,6 +257,7 @@ class _Run:
         """The listing is what the server says that it has; what an earlier session of this run said is over."""
         folder, drop = self.folder, session.drop
         folder.server = len(drop.numbers)
+        folder.kept = 0
         folder.missing.clear()
         folder.listed.clear()
         folder.notes = list(drop.notes)
@@ -599,10 +600,18 @@ class _Run:
             row = self._row_left_out(session, number, state, reason)
             if row is not None:
                 rows.append(row)
-        folder.kept = sum(
-            row.state == State.KEPT for number, row in matched.known.items() if number not in session.left_out
-        )
-        reached = len(session.left_out) + folder.kept == folder.server
+        kept = {
+            number: origin(self.remote.id, row.key)
+            for number, row in matched.known.items()
+            if row.state == State.KEPT and number not in session.left_out
+        }
+        here = self.account.find_origins(list(kept.values()))
+        for number, each in kept.items():
+            if each in here and here[each].live:
+                folder.kept += 1
+            else:
+                folder.book(number, REMOVED_HERE)
+        reached = len(session.left_out) + len(kept) == folder.server
         back = [row for row in matched.known.values() if row.gone is not None]
         for row in back:
             row.gone = None

@@ -16,7 +16,7 @@ from mailkeep.backup.ledger import REASONS, REMOVED_HERE, FolderLedger, RemoteRe
 from mailkeep.backup.pull import Run, make_run, pool_of, survey, until_stopped
 from mailkeep.backup.pull_folder import in_thread
 from mailkeep.backup.settings import Remote
-from mailkeep.errors import ConfigError, LoginError, ProtocolError, RemoteError, StoreError, Unreachable, UsageError
+from mailkeep.errors import ConfigError, LoginError, ProtocolError, RemoteError, StoreError, Unreachable
 from mailkeep.mail.numset import NumSet
 from mailkeep.store.remotes import RemoteBox, State, origin_of
 
@@ -25,9 +25,11 @@ OTHER_SIZE: Final = "of another size here"
 
 
 async def prove(context: Context, remote: Remote) -> RemoteReport:
-    """Compare. The report's `error` says why it could not. Raises UsageError for a POP3 remote."""
+    """Compare. The report's `error` says why it could not."""
     if remote.settings.protocol == "pop3":
-        raise UsageError(f"{remote.name} speaks POP3, which cannot tell more than a pull does; run `mailkeep pull`")
+        from mailkeep.backup import pop3_proof
+
+        return await pop3_proof.prove(context, remote)
     account = context.store.account(remote.account)
     report = RemoteReport(remote.name, account.info.name, remote.settings.host, context.now())
     begun = time.monotonic()
