@@ -5,10 +5,13 @@ import imaplib
 import poplib
 import re
 import socket
+import ssl
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import trustme
 
 from mailkeep.testing import Break, Busy, Faulty, Ill, PopFaults
 from mailkeep.testing.kinds import KINDS
@@ -199,6 +202,46 @@ def test_tokens_and_wrong_passwords() -> None:
                 "XOAUTH2", lambda data: b"" if data else b"user=ann@example.org\x01auth=Bearer x\x01\x01"
             )
         assert not any(b"secret" in line or b"wrong" in line for line in server.log)
+
+
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """For the server, and for a client that trusts it."""
+    authority = trustme.CA()
+    ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(ours)
+    authority.configure_trust(theirs)
+    return ours, theirs
+
+
+def test_tls_and_starttls() -> None:
+    ours, theirs = contexts()
+    with filled(tls=ours) as server:
+        client = imaplib.IMAP4_SSL("localhost", server.imap_port, ssl_context=theirs)
+        client.login(server.user, server.password)
+        assert client.select("INBOX")[1] == [b"5"]
+        client.logout()
+    with filled(starttls=ours) as server:
+        plain = imaplib.IMAP4("localhost", server.imap_port)
+        assert "STARTTLS" in plain.capabilities
+        plain.starttls(ssl_context=theirs)
+        assert "STARTTLS" not in plain.capabilities
+        plain.login(server.user, server.password)
+        assert plain.select("INBOX")[1] == [b"5"]
+        plain.logout()
+
+
+def test_compress() -> None:
+    with filled() as server, socket.create_connection((HOST, server.imap_port), timeout=20) as line:
+        stream = line.makefile("rb")
+        line.sendall(f"a LOGIN {server.user} {server.password}\r\nb COMPRESS DEFLATE\r\n".encode())
+        while not stream.readline().startswith(b"b OK"):
+            pass
+        packer, unpacker = zlib.compressobj(wbits=-15), zlib.decompressobj(-15)
+        line.sendall(packer.compress(b"c SELECT INBOX\r\n") + packer.flush(zlib.Z_SYNC_FLUSH))
+        answer = b""
+        while b"\r\nc OK" not in answer:
+            answer += unpacker.decompress(stream.read1())
+        assert b"* 5 EXISTS" in answer
 
 
 # --- the line ---

@@ -55,7 +55,7 @@ def _faults(kind: str, settings: tuple[str, ...], breaks: tuple[str, ...]) -> Fa
     for rule in breaks:
         pattern, nth, when = [*rule.rsplit(":", 2), "", ""][:3]
         if when not in ("before", "middle", "after") or not nth.isdecimal():
-            raise click.BadParameter(f"{rule!r} is not PATTERN:NTH:before|middle|after", param_hint="--break")
+            raise click.BadParameter(f"{rule!r} is not REGEX:NTH:before|middle|after", param_hint="--break")
         rules.append(Break(pattern.encode(), int(nth), when))  # type: ignore[arg-type]  # looked at above
     return dataclasses.replace(faults, breaks=(*faults.breaks, *rules))
 
