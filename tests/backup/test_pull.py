@@ -291,14 +291,14 @@ def test_a_wrong_password_is_one_try_and_an_error(source: Source, dovecot: Dovec
 KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from mailkeep.backup import books, pull_folder
+from mailkeep.backup import books, conveyor
 from mailkeep.backup.context import Context
 from mailkeep.backup.pull import pull
 from mailkeep.backup.settings import find_remote
 from mailkeep.store.store import Store
 
 root, batches, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-pull_folder.BATCH_MESSAGES = size
+conveyor.BATCH_MESSAGES = size
 keep = books.Books.keep
 def dying(self, rows):
     global batches

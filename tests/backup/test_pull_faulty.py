@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mailkeep.backup import conveyor
 from mailkeep.backup import pull as pulling
-from mailkeep.backup import pull_folder
 from mailkeep.backup.imap_remote import ImapConnection
 from mailkeep.backup.ledger import RemoteReport
 from mailkeep.backup.settings import find_remote
@@ -227,7 +227,7 @@ def test_a_busy_server_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_stopped_in_the_middle_what_came_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pull_folder, "BATCH_MESSAGES", 10)
+    monkeypatch.setattr(conveyor, "BATCH_MESSAGES", 10)
     server = Faulty()
     fill(server, 300)
     with server, Proxy(("127.0.0.1", server.imap_port), bytes_per_s=60_000) as proxy:  # noqa: SIM117

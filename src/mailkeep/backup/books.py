@@ -18,7 +18,6 @@ from typing import Final
 import msgspec
 
 from mailkeep.backup.gmail import Labels
-from mailkeep.backup.imap_remote import Body
 from mailkeep.backup.ledger import REASONS, RETRIES_MAX, FolderLedger
 from mailkeep.backup.plan import Difference, Kept
 from mailkeep.backup.recognise import Ours, Shelf, retired_name
@@ -26,9 +25,10 @@ from mailkeep.errors import LimitReached, MailboxMissing, ProtocolError
 from mailkeep.mail.flags import SYSTEM_FLAGS, Flags, canonical
 from mailkeep.mail.ids import MailboxId
 from mailkeep.store.account import Account
+from mailkeep.store.arrivals import Arrival
 from mailkeep.store.placing import Appended
 from mailkeep.store.remotes import RemoteBox, State, origin_of
-from mailkeep.store.staging import Staged, Staging
+from mailkeep.store.staging import Staged
 from mailkeep.store.transaction import Transaction
 
 GONE: Final = "$Gone"
@@ -272,13 +272,12 @@ class Books:
         fresh: list[tuple[int, Row]] = []
         careful = self.labels is not None and (self.labels.careful or bool(known))
         with self.account.transaction() as transaction:
-            for row in rows:
-                if row.staged is not None and row.uid not in known:
-                    appended, row.flags = self._append(transaction, row)
-                    if appended.fresh:
-                        fetched += 1
-                        added += row.staged.size
-                        fresh.append((appended.uid, row))
+            come = [row for row in rows if row.staged is not None and row.uid not in known]
+            for row, appended in zip(come, self._append_all(transaction, come), strict=True):
+                if appended.fresh and row.staged is not None:
+                    fetched += 1
+                    added += row.staged.size
+                    fresh.append((appended.uid, row))
             for row in rows:
                 if row.uid in known:
                     self._rekey(transaction, [(known[row.uid], row.uid, row.flags)])
@@ -323,21 +322,31 @@ class Books:
                 found[row.uid] = ours
         return found
 
-    def _append(self, transaction: Transaction, row: Row) -> tuple[Appended, Flags]:
-        assert row.staged is not None
+    def _append_all(self, transaction: Transaction, rows: Sequence[Row]) -> list[Appended]:
+        arrivals = [
+            Arrival(row.staged, row.flags, row.internaldate, self.origin(row.uid))
+            for row in rows
+            if row.staged is not None
+        ]
         try:
-            return self._put(transaction, row), row.flags
+            return transaction.append_all(self.mailbox, arrivals) if arrivals else []
+        except (MailboxMissing, LimitReached):
+            return [self._append(transaction, row) for row in rows]  # which tells whose it is
+
+    def _append(self, transaction: Transaction, row: Row) -> Appended:
+        try:
+            return self._put(transaction, row)
         except MailboxMissing:
             # The owner deleted the mailbox since: the folder gets another of that name.
             self._replace_mailbox(transaction)
-            return self._put(transaction, row), row.flags
+            return self._put(transaction, row)
         except LimitReached:
             plain = row.flags.intersection(SYSTEM_FLAGS)
             if plain == row.flags:
                 raise
             self.ledger.notes.append(f"UID {row.uid}: keywords left out, the account has too many")
             row.flags = plain
-            return self._put(transaction, row), plain
+            return self._put(transaction, row)
 
     def _put(self, transaction: Transaction, row: Row) -> Appended:
         assert row.staged is not None
@@ -504,9 +513,3 @@ def text_of(detail: str | None) -> str | None:
 def tried(tries: int, text: str | None) -> str:
     """The detail of a failure: how often it was tried, and the server's words, which are no shorter for being long."""
     return f"{tries} {(text or '')[:500]}".rstrip()
-
-
-def staged_of(body: Body) -> Staged:
-    """Hash and render: heavy, in the writing thread."""
-    assert body.data is not None
-    return body.data.finish() if isinstance(body.data, Staging) else Staged.of(body.data)

@@ -21,6 +21,7 @@ from mailkeep import log
 from mailkeep.backup import folders, gmail, names
 from mailkeep.backup.books import Books, Policy, read_cursor
 from mailkeep.backup.context import Context
+from mailkeep.backup.imap_bodies import RunPaused
 from mailkeep.backup.imap_remote import ImapConnection, Pool, RemoteMailbox, open_imap
 from mailkeep.backup.ledger import FolderLedger, RemoteReport
 from mailkeep.backup.login import secret_of
@@ -47,11 +48,13 @@ from mailkeep.mail.selection import Selection
 from mailkeep.store.account import Account
 from mailkeep.store.locks import locked
 from mailkeep.store.remotes import RemoteBox
+from mailkeep.store.renderer import Renderer
 
 _log = log.get("backup")
 
 ATTEMPTS_MAX: Final = 5  # of a folder without a message between them
 WAIT_FIRST_S: Final = 1.0  # doubled each time
+MANY: Final = 500  # messages that make a child process worth its start
 WAIT_MAX_S: Final = 300.0  # a server that asks for more is left for the next run
 
 
@@ -69,6 +72,7 @@ class Run:
     tree: folders.Tree = field(default_factory=lambda: folders.Tree({}, {}, {}))
     fatal: MailkeepError | None = None
     uses: dict[str, str] = field(default_factory=dict)
+    renderer: Renderer = field(default_factory=Renderer)
     mailboxes: dict[int, str] = field(default_factory=dict)  # ours, by id
     labels: list[RemoteMailbox] = field(default_factory=list)  # Gmail: folders that are labels
 
@@ -105,7 +109,10 @@ async def pull(context: Context, remote: Remote) -> RemoteReport:
 async def _run(context: Context, remote: Remote, account: Account, report: RemoteReport) -> None:
     async with pool_of(context, remote) as pool:
         run = make_run(context, remote, account=account, report=report, pool=pool)
-        await until_stopped(context, _work(run))
+        try:
+            await until_stopped(context, _work(run))
+        finally:
+            run.renderer.close()
     if run.fatal is not None:
         raise run.fatal
 
@@ -242,6 +249,8 @@ def _folder_pull(run: Run, folder: RemoteMailbox) -> FolderPull:
 
     def expect(items: int) -> None:
         progress.items_total += items
+        if progress.items_total - progress.items >= MANY:
+            run.renderer.start()
         progress.report()
 
     wanted = Wanted(
@@ -249,6 +258,7 @@ def _folder_pull(run: Run, folder: RemoteMailbox) -> FolderPull:
         quirks_for(run.remote.settings),
         run.context.size_max or run.remote.settings.size_max,
         run.context.store.stage,
+        run.renderer,
         done,
         expect,
     )
@@ -274,6 +284,11 @@ async def _lane(run: Run, due: "asyncio.Queue[FolderPull]") -> None:
             run.fatal = OverQuota("the quota of the account is used up; raise it with `mailkeep user quota`")
         except (StoreError, LoginError) as error:
             run.fatal = error
+        except RunPaused as error:
+            # It is the host that asks for patience, not this folder: no other one would fare better.
+            run.fatal = error
+            if error.retry_after_s is not None:
+                run.report.resume_at = run.context.now() + int(error.retry_after_s)
         except (RemoteError, Unreachable, ProtocolError) as error:
             one.books.ledger.error = error.text
             _log.info("folder not finished", remote=run.remote.name, folder=one.folder.name, error=error.text)
@@ -298,6 +313,8 @@ async def _persist(run: Run, one: FolderPull) -> None:
                 one.wanted.quirks = connection.quirks
                 await one.run(connection, run.tree.retired.get(one.folder.name))
             return
+        except RunPaused:
+            raise
         except (RemoteBusy, Unreachable, ProtocolError) as error:
             attempt = 1 if one.progress > before else attempt + 1
             before = one.progress

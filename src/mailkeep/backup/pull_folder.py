@@ -4,20 +4,21 @@ Knows one connection and one folder's `Books`. It may be cut anywhere and called
 was committed is on the books. That one message never stops a folder is seen to by `imap_bodies`, which gives each UID
 an answer; what it could not get is booked here.
 
-The hard idea is that fetching and writing overlap: a batch is hashed, rendered and committed in a thread while the next
-is on its way, and no more than these two are ever held.
+The hard idea is the order: losses and flags first, which cost little and are on the books at once, then what is new,
+which the `conveyor` writes while more is on its way. The cursor comes last.
 """
 
 import asyncio
 import contextlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from mailkeep.backup.books import Books, Row, clean_flags, staged_of, tried
-from mailkeep.backup.imap_remote import Body, Facts, ImapConnection, RemoteMailbox, Selected
+from mailkeep.backup.books import Books, Row, clean_flags
+from mailkeep.backup.conveyor import Conveyor, labels_of
+from mailkeep.backup.imap_remote import Facts, ImapConnection, RemoteMailbox, Selected
 from mailkeep.backup.plan import (
     Abilities,
     Difference,
@@ -34,13 +35,11 @@ from mailkeep.backup.quirks import Quirks
 from mailkeep.backup.recognise import Theirs
 from mailkeep.mail.flags import Flags
 from mailkeep.mail.numset import NumSet
-from mailkeep.mail.selection import Known, Need, Selection
+from mailkeep.mail.selection import Need, Selection
 from mailkeep.store.remotes import RemoteBox, State
+from mailkeep.store.renderer import Renderer
 from mailkeep.store.staging import Staging
 
-BATCH_MESSAGES: Final = 200
-BATCH_BYTES: Final = 16 << 20
-DECIDE_MAX: Final = 64 << 20  # of a larger message only the facts are looked at
 SIZE_MAX: Final = 2 << 30  # of one message, where no other limit is set
 
 T = TypeVar("T")
@@ -54,6 +53,7 @@ class Wanted:
     quirks: Quirks
     size_max: int | None
     stage: Callable[[], Staging]
+    renderer: Renderer
     report: Callable[[int, int, str], None]  # bytes, messages, folder: done
     expect: Callable[[int], None]  # so many messages more are to be fetched
 
@@ -305,110 +305,24 @@ class FolderPull:
         return array("I", sorted(left))
 
     async def _fetch(self, connection: ImapConnection, uids: "array[int]") -> None:
-        wanted, writer = self.wanted, Writer(self)
+        wanted = self.wanted
+        conveyor = Conveyor(self.books, wanted.selection, wanted.renderer, reported=self._committed)
         items = tuple(name for name, needs in ITEMS.items() if connection.has(needs))
         coming = connection.bodies(uids, staging=wanted.stage, items=items, size_max=wanted.size_max or SIZE_MAX)
         try:
             async with contextlib.aclosing(coming) as bodies:
                 async for body in bodies:
-                    await writer.add(body)
+                    await conveyor.add(body)
         finally:
             # Also when the run is being stopped: what is here is committed.
-            await writer.close()
+            await conveyor.close()
+
+    def _committed(self, size: int, count: int) -> None:
+        self.progress += count
+        self.wanted.report(size, count, self.folder.name)
 
 
 ITEMS: Final = {"EMAILID": "OBJECTID", "X-GM-MSGID": "X-GM-EXT-1", "X-GM-LABELS": "X-GM-EXT-1"}
-STATES: Final = {
-    "empty": State.EMPTY,
-    "failed": State.REFUSED,
-    "replaced": State.REPLACED,
-    "too large": State.TOO_LARGE,
-}
-
-
-@dataclass(slots=True)
-class Writer:
-    """Gathers bodies and commits them, a batch at a time, in a thread, while the next one gathers."""
-
-    pull: FolderPull
-    batch: list[Body] = field(default_factory=list)
-    size: int = 0
-    taken: int = 0
-    pending: "asyncio.Task[None] | None" = None
-
-    async def add(self, body: Body) -> None:
-        """Waits while two batches are full already."""
-        self.batch.append(body)
-        self.taken += 1
-        self.size += len(body.data) if isinstance(body.data, bytes) else 0 if body.data is None else body.data.size
-        if len(self.batch) >= BATCH_MESSAGES or self.size >= BATCH_BYTES:
-            await self.flush()
-
-    async def flush(self) -> None:
-        await self._settle()
-        batch, self.batch, self.size = self.batch, [], 0
-        if batch:
-            self.pending = asyncio.ensure_future(asyncio.to_thread(self._write, batch))
-
-    async def close(self) -> None:
-        """All that was added is committed after this; on an error, what was not is let go."""
-        try:
-            await self.flush()
-            await self._settle()
-        finally:
-            for body in self.batch:
-                if isinstance(body.data, Staging):
-                    body.data.discard()
-            self.batch = []
-
-    async def _settle(self) -> None:
-        if self.pending is not None:
-            # Whoever is cancelled here comes again, by `close`, and waits for the same commit.
-            await asyncio.shield(self.pending)
-            self.pending = None
-
-    def _write(self, batch: list[Body]) -> None:
-        """In a thread."""
-        pull = self.pull
-        rows: list[Row] = []
-        try:
-            for body in batch:
-                row = self._row(body)
-                if row is not None:
-                    rows.append(row)
-            pull.books.keep(rows)
-        finally:
-            for row in rows:
-                if row.staged is not None:
-                    row.staged.close()
-        pull.progress += len(batch)
-        sizes = sum(row.staged.size for row in rows if row.staged is not None)
-        pull.wanted.report(sizes, len(batch), pull.folder.name)
-
-    def _row(self, body: Body) -> Row | None:
-        """What to put on the books for a body; None for what vanished while it was asked for."""
-        flags = clean_flags(body.flags)
-        if body.problem == "vanished":
-            self.pull.books.ledger.server -= 1
-            return None
-        if body.problem is not None or body.data is None:
-            tries = self.pull.books.tries.get(body.uid, 0) + 1
-            state = STATES.get(body.problem or "", State.FAILED)
-            detail = body.detail or (f"{body.size:,} bytes" if body.size and state is State.TOO_LARGE else None)
-            return Row(body.uid, flags, state=state, detail=tried(tries, detail))
-        wanted = self.pull.wanted
-        staged = staged_of(body)
-        row = Row(body.uid, flags, body.internaldate, staged=staged, labels=labels_of(body.values))
-        if wanted.selection.need() > Need.FACTS and not self._takes(body, flags, staged.data()):
-            row.state = State.FILTERED
-        if row.state is not State.KEPT:
-            staged.close()
-            row.staged = None
-        return row
-
-    def _takes(self, body: Body, flags: Flags, data: Any) -> bool:
-        known = bytes(data) if len(data) <= DECIDE_MAX else None
-        return self.pull.wanted.selection.decide(Known(flags, body.internaldate, len(data), data=known)) is not False
 
 
 async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
@@ -425,12 +339,6 @@ def _index(uids: "array[int]", uid: int) -> int:
     """Where it stands among rising UIDs; -1: nowhere."""
     index = bisect_left(uids, uid)
     return index if index < len(uids) and uids[index] == uid else -1
-
-
-def labels_of(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """X-GM-LABELS of a FETCH."""
-    found = values.get("X-GM-LABELS")
-    return tuple(map(str, found)) if isinstance(found, (tuple, list)) else ()
 
 
 def abilities(connection: ImapConnection) -> Abilities:
