@@ -266,7 +266,8 @@ def test_cut_at_every_append_and_nothing_is_doubled(store: Store, account: Accou
 # ---- back to where it came from
 
 
-def test_what_is_put_back_is_not_pulled_again(store: Store, account: Account, login: Login, dovecot: Dovecot) -> None:
+@pytest.mark.parametrize("gone", ["show", "hide"])
+def test_what_is_put_back_is_not_pulled_again(store: Store, login: Login, dovecot: Dovecot, gone: str) -> None:
     """Pulled, lost at the source, pushed back; the next pull fetches nothing, and nothing is marked gone any more."""
     source = Login(dovecot.imap, login.user + ".x", dovecot.password)
     client = source.connect()
@@ -283,7 +284,13 @@ def test_what_is_put_back_is_not_pulled_again(store: Store, account: Account, lo
     client.expunge()
     client.logout()
     before = contents_of(archive)
+    store.directory.set_gone("archive", gone)
+    archive = store.account("archive")
     assert asyncio.run(pull(Context(store), remote)).total("gone") == 3
+    kept = {"show": 10, "hide": 7}
+    assert archive.mailbox("INBOX").messages == kept[gone]
+    plan = run(store, archive, remote, plan=True)
+    assert plan.total("copied") == plan.total("gone") == 3, plan.facts()
     report = run(store, archive, remote)
     assert report.equal and report.total("copied") == 3, report.facts()
     again = asyncio.run(pull(Context(store), remote))
@@ -292,3 +299,44 @@ def test_what_is_put_back_is_not_pulled_again(store: Store, account: Account, lo
     box = archive.mailbox("INBOX")
     assert archive.search(box.id, HasFlag("$Gone")).tolist() == []
     assert run(store, archive, remote).total("copied") == 0
+
+
+def test_an_account_that_is_pulled_and_pushed_elsewhere_keeps_its_origins(
+    store: Store, login: Login, elsewhere: Remote
+) -> None:
+    """A push to a third server leaves nothing behind that a pull of the first would stumble over."""
+    with Faulty("plain") as server:
+        for number in range(10):
+            server.mailboxes["INBOX"].add(numbered(number), flags=[], date=1_600_000_000)
+        store.directory.add("archive")
+        archive = store.account("archive")
+        source = add_remote(store, "source", archive, faulty_login(server))
+        assert asyncio.run(pull(Context(store), source)).equal
+        assert run(store, archive, elsewhere).equal
+        server.mailboxes["INBOX"].renumber()
+        again = asyncio.run(pull(Context(store), source))
+        assert again.equal and again.total("fetched") == 0, again.facts()
+        assert run(store, archive, elsewhere).total("copied") == 0
+        assert without_empty(contents(login)) == without_empty(contents_of(archive))
+
+
+def test_nothing_to_do_asks_for_a_listing_and_no_more(store: Store, account: Account) -> None:
+    with Faulty("plain") as server:
+        remote = fresh_remote(store, server)
+        assert run(store, account, remote).equal
+        server.log.clear()
+        again = run(store, account, remote)
+        assert again.equal and again.total("there") == 59
+        assert server.commands(rb"SELECT|EXAMINE|FETCH|APPEND|CREATE") == []
+
+
+def test_names_differ_only_by_case_at_a_server_without_case(store: Store, account: Account) -> None:
+    fill(account, "Projects", [numbered(1)])
+    fill(account, "projects", [numbered(2)])
+    with Faulty("gmail") as server:
+        remote = fresh_remote(store, server, provider="gmail")
+        report = run(store, account, remote, selection=Selection(folders=("projects*",)))
+        assert report.equal, report.facts()
+        names = {folder.name for folder in report.folders}
+        assert len({name.casefold() for name in names}) == 2
+        assert [folder.note for folder in report.folders if folder.note] == ["another folder has this name there"]

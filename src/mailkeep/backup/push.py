@@ -289,7 +289,10 @@ class Push:
             await copy.complete_flags(connection)
             if not missing or self.context.stop.is_set():
                 break
+            before = copy.sent + len(copy.booked)
             await copy.send(connection, missing)
+            if copy.sent + len(copy.booked) == before:
+                break  # what is left has gone from here meanwhile
             self._paced.succeeded(len(missing))
         copy.count()
         if copy.ledger.equal:

@@ -215,6 +215,7 @@ class PushBooks:
     def link(self, links: Iterable[Link]) -> None:
         """Remember that these are there. One transaction."""
         links = list(links)
+        renamed: dict[int, int] = {}  # what comes into sight again has another place, and so another key
         if self.box is None or not links or not (self.own or self.foreign):
             return
         with self.account.transaction() as transaction:
@@ -234,7 +235,11 @@ class PushBooks:
                 if uids:
                     transaction.store_flags(box.id, uids, "-", frozenset({GONE}))
                 if uids and box.hidden:
-                    transaction.show_gone(box.id, uids)
+                    shown = transaction.show_gone(box.id, uids)
+                    place = self.source.mailbox.id << KEY_BITS
+                    renamed |= {box.id << KEY_BITS | uid: place | new for uid, new in shown}
+        if renamed:
+            self.keys = array("Q", [renamed.get(key, key) for key in self.keys])
 
     # ---- nothing to do
 
