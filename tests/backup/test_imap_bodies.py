@@ -165,7 +165,25 @@ def test_a_cut_line_is_opened_again_and_nothing_comes_twice(when: Any, tmp_path:
         got, _ = fetch(server, mail, tmp_path, time=time)
         assert got.data == mail
         assert server.connections >= 2
-        assert time.slept[0] == 1
+        assert time.slept[0] <= 1
+
+
+def test_a_line_that_is_cut_again_and_again_gets_there(tmp_path: Path) -> None:
+    time = Time()
+    with Faulty(cut_after_bytes=3000) as server:
+        mail = fill(server, 60)
+        got, _ = fetch(server, mail, tmp_path, time=time)
+        assert got.data == mail
+        assert sum(time.slept) < 60
+
+
+def test_a_used_up_allowance_ends_the_run_at_once(tmp_path: Path) -> None:
+    time = Time()
+    with Faulty("gmail", bytes_cap=5000) as server:
+        mail = fill(server, 60)
+        with pytest.raises(RunPaused, match="go on in 60 min"):
+            fetch(server, mail, tmp_path, time=time)
+        assert sum(time.slept) <= 1
 
 
 def test_cuts_at_any_byte(tmp_path: Path) -> None:

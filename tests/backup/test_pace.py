@@ -124,6 +124,7 @@ EXCHANGE = Quirks(backoff_regex=r"Suggested Backoff Time: (\d+) milliseconds", t
         (PLAIN, "Please try again in 5 minutes", 300.0),
         (PLAIN, "Retry after 20", 20.0),
         (PLAIN, "Suggested Backoff Time: 999999999 milliseconds", HINT_MAX_S),
+        (PLAIN, "Account exceeded command or bandwidth limits. (Failure)", HINT_MAX_S),
         (PLAIN, "No such message", None),
     ],
 )

@@ -31,7 +31,7 @@ STAGED_COUNTS: Final = 1 << 20  # what a message in a file counts there: files a
 LINE_MAX: Final = 7000  # octets of a FETCH: RFC 7162 section 4 asks servers to take 8000
 CUTS_MAX: Final = 6  # in a row, with nothing received between them
 POISON_CUTS_MAX: Final = 12  # the same, while messages are asked for alone because the line was cut at them before
-POISON_WAIT_S: Final = 1.0
+SHORT_WAIT_S: Final = 0.5  # where waiting longer would change nothing
 WAIT_MAX_S: Final = 120.0  # who must wait longer comes back later
 SIZE_MAX: Final = 2 << 30  # of one message; a literal that claims more is not taken
 NO_FLAGS: Final[frozenset[str]] = frozenset()
@@ -148,6 +148,7 @@ class BodyRun:
         self._doubtful: list[Body] = []  # given up because of cuts, until the server has shown that it works
         self._cuts = 0  # in a row
         self._poison_cuts = 0  # in a row
+        self._advanced = False  # something has come since the last cut
         self._cut_at: dict[int, int] = {}  # UID → how often the line was cut when it was its turn
         self._closed = False
         self._held = False
@@ -225,6 +226,7 @@ class BodyRun:
         self._ready.append(body)
         self._ready_bytes += _weight(body)
         self._cuts = self._poison_cuts = 0
+        self._advanced = True
         if self._doubtful:
             doubtful, self._doubtful = self._doubtful, []
             for each in doubtful:
@@ -435,8 +437,12 @@ class BodyRun:
             times = self._cuts + self._poison_cuts
             text = f"{error.text}, {times} times in a row; what came is kept, the same command goes on from there"
             raise _like(error, text)
+        advanced, self._advanced = self._advanced, False
+        if advanced and not isinstance(error, RemoteBusy):
+            self._pace.shrink()
+            poisoned = True
         if poisoned:
-            await self._clock.sleep(POISON_WAIT_S)
+            await self._clock.sleep(SHORT_WAIT_S)
             return
         hint = error.retry_after_s if isinstance(error, RemoteBusy) else None
         await self._wait(self._pace.troubled(self._clock.now(), hint), hand)

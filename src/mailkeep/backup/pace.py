@@ -45,6 +45,8 @@ _BUSY = re.compile(
     r"overloaded|authenticated but not connected|internal error occurred\. refer to server log",
     re.I,
 )
+# Gmail, when a day's allowance is used up; it lets nobody in for up to 24 hours.
+_USED_UP = re.compile(r"exceeded (?:command or )?bandwidth limit", re.IGNORECASE)
 _UNITS: Final = {"milliseconds": 0.001, "ms": 0.001, "minutes": 60.0}
 
 
@@ -56,7 +58,7 @@ def hint_s(text: str, quirks: Quirks) -> float | None:
             return min(int(match[1][:12]) / 1000, HINT_MAX_S)
     match = _BACKOFF.search(text)
     if match is None:
-        return None
+        return HINT_MAX_S if _USED_UP.search(text) else None
     return min(int(match[1]) * _UNITS.get((match[2] or "s").lower(), 1.0), HINT_MAX_S)
 
 
@@ -233,6 +235,11 @@ class Pace:
     def hung_up(self, now: float) -> None:
         """The server has cut a line on which many commands were under way: some bear one at a time, and do not say."""
         self._careful_until = now + CAREFUL_S
+
+    def shrink(self) -> None:
+        """The line was cut after some had come: less at a time, so that less is asked for twice; no reason to wait."""
+        self.window = max(1, self.window // 2)
+        self._backoff_s = 0.0
 
     def crowded(self) -> None:
         """One connection was one too many."""
