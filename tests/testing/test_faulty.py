@@ -269,6 +269,9 @@ def test_a_break_in_the_middle_of_an_answer_and_one_with_a_word() -> None:
     with filled(breaks=(Break(rb"FETCH", when="middle"),)) as server:
         answer = raw(server, b"a SELECT INBOX", b"b UID FETCH 1:* BODY.PEEK[]")
         assert b"* 1 FETCH" in answer and b"\r\nb OK" not in answer
+        server.change(breaks=(Break(rb"FETCH", when="middle", bye=True),))
+        answer = raw(server, b"a SELECT INBOX", b"b UID FETCH 1:* BODY.PEEK[]")
+        assert b"* 2 FETCH" in answer and answer.endswith(b")\r\n* BYE Server is shutting down\r\n")
         server.change(breaks=(Break(rb"NOOP", nth=2, bye=True),))
         answer = raw(server, b"a NOOP", b"b NOOP", b"c NOOP")
         assert b"\r\na OK" in answer and answer.endswith(b"* BYE Server is shutting down\r\n")

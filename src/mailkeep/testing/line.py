@@ -29,6 +29,7 @@ class Line:
         self.sent = 0
         self.muted = False  # the answer to this command is lost
         self.halved = False  # the answer to this command breaks off in its middle
+        self.last_words = b""  # … after a whole line, and with this
         self._gathered: list[bytes] = []
         self._size = 0
         self._deflate: zlib._Compress | None = None
@@ -48,7 +49,10 @@ class Line:
             return
         faults = self.server.faults
         if self.halved:
-            await self._send(data[: len(data) // 2])
+            half = len(data) // 2
+            if self.last_words:
+                half = data.rfind(b"\r\n* ", 0, half + 1) + 2 if b"\r\n* " in data[: half + 1] else 0
+            await self._send(data[:half] + self.last_words)
             raise Closed
         limit = faults.cut_after_bytes
         if limit is not None and self.sent + len(data) >= limit:

@@ -155,6 +155,7 @@ class Session:
                 await self._break(strike.bye)
             self.line.muted = strike.when == "after"
             self.line.halved = strike.when == "middle"
+            self.line.last_words = say.untagged("BYE", "Server is shutting down") if strike.bye else b""
         busy = server.busy(line) if self.peer.user is not None else None
         try:
             if busy is not None:
