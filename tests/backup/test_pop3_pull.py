@@ -385,6 +385,38 @@ def test_the_maildrop_is_not_meant(store: Store) -> None:
         assert server.log == []
 
 
+# ---- a daily allowance
+
+
+def test_the_bytes_of_a_day_are_kept_to(store: Store) -> None:
+    with Faulty("plain") as server:
+        mail = fill(server, 20)
+        size = sum(map(len, mail))
+        kept = keep(store, server.pop3_port, leave="delete", bytes_per_day=size // 2)
+        days = 0
+        while len(kept.held()) < 20:
+            before = sum(map(len, kept.held()))
+            report = kept.pull()
+            assert sum(map(len, kept.held())) - before <= size // 2
+            assert report.error is None
+            if report.resume_at is not None:
+                assert report.stopped is not None
+                assert len(drop_of(server)) == 20
+                assert kept.now < report.resume_at <= kept.now + 2 * 86400
+                kept.now = report.resume_at
+            days += 1
+            assert days < 6
+        assert days >= 2
+        assert same(kept.held(), mail)
+
+
+def test_a_message_larger_than_the_allowance_comes_alone(store: Store) -> None:
+    with Faulty("plain") as server:
+        server.mailboxes["INBOX"].add(messages.numbered(1, size=10_000))
+        kept = keep(store, server.pop3_port, bytes_per_day=1000)
+        assert_equal(kept.pull())
+
+
 # ---- several into one
 
 

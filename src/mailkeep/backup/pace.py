@@ -182,6 +182,11 @@ class Pace:
         first = int(now // HOUR_S) - DAY_H + 1
         return sum(used for hour, used in self._used.items() if hour >= first)
 
+    def free_at(self, now: float, size: int) -> float:
+        """When the day's allowance has room for so many bytes; at most for all of it."""
+        budget = self.limits.bytes_per_day
+        return now if budget is None else max(now, self._room_at(now, min(size, budget)))
+
     def finish_s(self, now: float, bytes_left: int, messages_left: int = 0) -> float:
         """In how many seconds a run that has this much left will be finished, waiting and allowances included."""
         seconds = bytes_left / (self._rate or BYTES_PER_S)

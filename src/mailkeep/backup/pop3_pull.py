@@ -160,6 +160,7 @@ class _Run:
     cuts: Counter[str] = field(default_factory=Counter)
     brought: int = 0  # messages that this session has committed
     full: bool = False
+    next_size: int | None = None  # of the first message that the day's allowance has no room for
 
     # ---- the run
 
@@ -435,6 +436,9 @@ class _Run:
             raise
         finally:
             await intake.close()
+        if self.next_size is not None:
+            now = self.context.now()
+            self.report.resume_at = int(max(self.pace.free_at(now, self.next_size), now + BUDGET_WAIT_S))
         return done == len(numbers) and not self.full and not self.context.stop.is_set()
 
     def _within_budget(self, session: _Session, numbers: Sequence[int]) -> Sequence[int]:
@@ -443,11 +447,14 @@ class _Run:
         left = self.pace.left(now)
         if left is None:
             return numbers
+        if not self.pace.used(now):  # one message may be larger than the allowance of any day
+            left = max(left, *(session.drop.sizes.get(number, 0) for number in numbers[:1]), 0)
         for position, number in enumerate(numbers):
-            left -= session.drop.sizes.get(number, 0)
+            size = session.drop.sizes.get(number, 0)
+            left -= size
             if left < 0:
-                self.report.stopped = "the provider's bytes of a day are used up"
-                self.report.resume_at = int(now + max(self.pace.wait_s(now), BUDGET_WAIT_S))
+                self.report.stopped = "the bytes of a day are used up"
+                self.next_size = size
                 return numbers[:position]
         return numbers
 
