@@ -340,3 +340,63 @@ def test_names_differ_only_by_case_at_a_server_without_case(store: Store, accoun
         names = {folder.name for folder in report.folders}
         assert len({name.casefold() for name in names}) == 2
         assert [folder.note for folder in report.folders if folder.note] == ["another folder has this name there"]
+
+
+def test_names_that_the_server_refuses_get_others(store: Store, account: Account) -> None:
+    fill(account, "Work/a;b", [numbered(3)])
+    fill(account, "Deep/er/and/deeper", [numbered(4)])
+    for fault in (
+        {"name_seven_bit": True, "name_forbidden": ";&"},
+        {"depth_max": 1},
+        {"name_max": 20},
+        {"either_mail_or_folders": True},
+    ):
+        with Faulty("plain", **fault) as server:  # type: ignore[arg-type]
+            remote = fresh_remote(store, server)
+            report = run(store, account, remote)
+            assert report.equal, (fault, report.facts())
+            assert Counter(contents_of_faulty(server)["INBOX"]) == contents_of(account)["INBOX"]
+            again = run(store, account, remote)
+            assert again.equal and again.total("copied") == 0, fault
+            assert [folder.name for folder in again.folders] == [folder.name for folder in report.folders]
+
+
+@pytest.mark.parametrize("fault", [{"keywords_max": 1}, {"keyword_length_max": 5}])
+def test_keywords_that_a_mailbox_has_no_room_for_are_left_out(
+    store: Store, account: Account, fault: dict[str, int]
+) -> None:
+    with Faulty("plain", **fault) as server:  # type: ignore[arg-type]
+        remote = fresh_remote(store, server)
+        report = run(store, account, remote)
+        assert report.equal and report.counted("lost"), report.facts()
+        found, ours = contents_of_faulty(server), contents_of(account)
+        for name in ("INBOX", "Sent"):
+            for flags, date, data in found[name]:
+                assert any(flags <= mine and {date, data} == {d, b} for mine, d, b in ours[name]), name
+            assert sum(found[name].values()) == sum(ours[name].values())
+
+
+def test_cut_at_every_command_and_nothing_is_doubled(store: Store, account: Account) -> None:
+    """Each command of a run in its turn is the one at which the line is cut, before or after it was done."""
+    chosen = Selection(folders=("Sent", "Work/Empty"))
+    with Faulty("plain") as server:
+        assert run(store, account, fresh_remote(store, server), selection=chosen).equal
+        commands = len(server.log)
+    ours = {name: each for name, each in contents_of(account).items() if name == "Sent"}
+    for nth in range(3, commands + 1):
+        for when in ("before", "after"):
+            with Faulty("plain", breaks=(Break(rb".", nth=nth, when=when),)) as server:  # type: ignore[arg-type]
+                remote = fresh_remote(store, server)
+                run(store, account, remote, selection=chosen)
+                report = run(store, account, remote, selection=chosen)
+                assert report.equal, (nth, when, report.facts())
+                assert without_empty(contents_of_faulty(server)) == ours, (nth, when)
+
+
+def test_a_domino_that_makes_message_ids_of_its_own(store: Store, account: Account) -> None:
+    with Faulty("domino") as server:
+        remote = fresh_remote(store, server, provider="domino")
+        first = run(store, account, remote, selection=Selection(folders=("Sent", "INBOX")))
+        assert first.equal, first.facts()
+        again = run(store, account, remote, selection=Selection(folders=("Sent", "INBOX")))
+        assert again.equal and again.total("copied") == 0, again.facts()

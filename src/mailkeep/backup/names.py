@@ -13,7 +13,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from mailkeep.backup.quirks import Quirks
@@ -377,6 +377,23 @@ def target_names(
     for each in sorted(waiting, key=lambda each: (each.name.count("/"), mapper.plain(each.name) not in here)):
         mapper.ordinary(each)
     return mapper.placed
+
+
+def other_names(name: str, target: Target, used: Iterable[str]) -> list[str]:
+    """What to try when the server refuses to make a folder of this name: ASCII and no odd characters, then one level.
+
+    `used`: names that none of them may be, whatever their case.
+    """
+    narrow = replace(target, ascii_only=True, forbidden=target.forbidden + "/\\\"&~#:;<>|?!,'()[]{}", level_max=60)
+    plain = name[len(target.prefix) :] if name.startswith(target.prefix) else name
+    levels = [clean_level(level, narrow) for level in (plain.split(target.separator) if target.separator else [plain])]
+    taken = {fold(each) for each in used}
+    found = []
+    for text in ((target.separator or "-").join(levels), _cut(" - ".join(levels), 60, len)):
+        candidate = _unique(target.prefix + text, taken, fold)
+        if candidate != name and candidate not in found:
+            found.append(candidate)
+    return found
 
 
 def _use(ours: Ours, given: set[str]) -> str | None:

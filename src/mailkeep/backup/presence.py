@@ -42,12 +42,15 @@ class Theirs:
     internaldate: int | None
 
 
-def identity_of(envelope: object, message_id: str | None = None) -> bytes:
-    """What stands for the Message-ID; without one, for Date, sender and subject. `envelope`: as FETCH is answered."""
+def identity_of(envelope: object, message_id: str | None = None, *, by_id: bool = True) -> bytes:
+    """What stands for the Message-ID; without one, for Date, sender and subject. `envelope`: as FETCH is answered.
+
+    `by_id` False: the server makes Message-IDs of its own (Domino), so these three are believed as much.
+    """
     fields: tuple[Any, ...] = envelope if isinstance(envelope, tuple) and len(envelope) >= 10 else (None,) * 10
     found = message_id.encode("utf-8", "replace") if message_id else _octets(fields[_ENVELOPE_ID])
     found = b"".join(found.split()).strip(b"<>")
-    if found:
+    if found and by_id:
         return b"I" + hashlib.blake2b(found, digest_size=8).digest()
     moment = parse_date(_octets(fields[_ENVELOPE_DATE]).decode("latin-1"))
     sender = fields[_ENVELOPE_FROM]
@@ -56,14 +59,14 @@ def identity_of(envelope: object, message_id: str | None = None) -> bytes:
     subject = b" ".join(_octets(fields[_ENVELOPE_SUBJECT]).split())
     # Raw 8-bit text is written in as many ways as there are servers.
     facts = b"\0".join((b"%d" % (moment or 0), who, subject if subject.isascii() else b""))
-    return b"D" + hashlib.blake2b(facts, digest_size=8).digest()
+    return (b"D" if by_id else b"I") + hashlib.blake2b(facts, digest_size=8).digest()
 
 
-def identity_of_bytes(envelope: bytes, message_id: str | None) -> bytes:
+def identity_of_bytes(envelope: bytes, message_id: str | None, *, by_id: bool = True) -> bytes:
     """As `identity_of`, of an ENVELOPE in the finished octets that the store keeps."""
-    if message_id:
+    if message_id and by_id:
         return identity_of(None, message_id)
-    return identity_of(read_value(envelope, 0, len(envelope))[0])
+    return identity_of(read_value(envelope, 0, len(envelope))[0], by_id=by_id)
 
 
 def _octets(value: object) -> bytes:

@@ -20,7 +20,7 @@ from mailkeep import log
 from mailkeep.backup.context import Context, until_stopped
 from mailkeep.backup.imap_remote import ImapConnection, RemoteMailbox, open_imap
 from mailkeep.backup.login import secret_of
-from mailkeep.backup.names import Ours, Placed, target_names, target_of
+from mailkeep.backup.names import Ours, Placed, other_names, target_names, target_of
 from mailkeep.backup.pace import Pace, limits_of
 from mailkeep.backup.push_books import PushBooks, Source, list_sources
 from mailkeep.backup.push_folder import FolderCopy, Refused
@@ -252,9 +252,9 @@ class Push:
             try:
                 connection = await self._connected()
                 if listed is None or not listed.selectable:
-                    await self._create(connection, placed)
+                    await self._create(connection, copy, placed)
                 if source.mailbox.subscribed and not (listed is not None and listed.subscribed):
-                    await _tolerate(connection.run(command.Subscribe(placed.name)))
+                    await _tolerate(connection.run(command.Subscribe(copy.ledger.name)))
                 await self._copy(connection, copy)
                 return
             except (RemoteBusy, Unreachable) as error:
@@ -264,20 +264,37 @@ class Push:
                     await self._hang_up()
                 await self._after(error, attempt)
 
-    async def _create(self, connection: ImapConnection, placed: Placed) -> None:
-        use = placed.special_use
+    async def _create(self, connection: ImapConnection, copy: FolderCopy, placed: Placed) -> None:
+        """Make the folder, under another name when this one is refused. Raises RemoteError."""
+        ledger, books = copy.ledger, copy.books
+        refused = await self._make(connection, ledger.name, placed.special_use)
+        if refused is None:
+            return
+        used = [each.name for each in self.report.folders]
+        target = target_of(connection.quirks, separator=self._separator(connection), prefix=connection.prefix)
+        for name in other_names(ledger.name, target, used):
+            if name in {box.name for box in self._listed} or await self._make(connection, name) is None:
+                ledger.name = books.name = name
+                ledger.note = "the server does not take this name"
+                await asyncio.to_thread(books.recall)
+                return
+        raise RemoteError(f"the server does not make the folder {ledger.name}: {refused}")
+
+    async def _make(self, connection: ImapConnection, name: str, use: str | None = None) -> str | None:
+        """The server's words when there is no such folder afterwards."""
         uses = (use,) if use and "CREATE-SPECIAL-USE" in connection.capabilities else ()
-        reply = await connection.start(command.Create(placed.name, uses))
+        reply = await connection.start(command.Create(name, uses))
         if not reply.ok and uses:  # not a use that it gives away
-            reply = await connection.start(command.Create(placed.name))
-        if not reply.ok and reply.code != "ALREADYEXISTS":
-            # It may be there all the same, hidden from LIST: the SELECT that follows tells.
-            try:
-                await connection.select(placed.name)
-            except RemoteError:
-                raise RemoteError(
-                    f"the server does not make the folder {placed.name}: {reply.status.text[:200]}", code=reply.code
-                ) from None
+            reply = await connection.start(command.Create(name))
+        if reply.ok or reply.code == "ALREADYEXISTS":
+            return None
+        try:
+            await connection.select(name)  # it may be there all the same, hidden from LIST
+        except RemoteBusy:
+            raise
+        except RemoteError:
+            return reply.status.text[:200]
+        return None
 
     async def _copy(self, connection: ImapConnection, copy: FolderCopy) -> None:
         first = True

@@ -141,14 +141,14 @@ class PushBooks:
         """Their bytes, or what is wrong with them."""
         return self.account.read_many([(row.email, 0, None) for row in rows])
 
-    def candidates(self, known: Mapping[int, int]) -> Iterator[Ours]:
-        """What the chosen messages that are not known to be there can be told by."""
+    def candidates(self, known: Mapping[int, int], *, by_id: bool = True) -> Iterator[Ours]:
+        """What the chosen messages that are not known to be there can be told by; see `presence` for `by_id`."""
         chosen = set(self.keys)
         for box in self.source.places:
             for each in self.account.recognise(box.id):
                 key = box.id << KEY_BITS | each.uid
                 if each.live and key in chosen and key not in known:
-                    identity = identity_of_bytes(each.envelope, each.message_id)
+                    identity = identity_of_bytes(each.envelope, each.message_id, by_id=by_id)
                     yield Ours(key, identity, each.size, each.internaldate)
 
     # ---- what is there

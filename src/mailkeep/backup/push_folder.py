@@ -37,6 +37,7 @@ PIECE: Final = 1 << 20
 CUTS_MAX: Final = 2  # so often a message may be on its way alone when the line is cut
 BUSY_MAX: Final = 5  # so often a message is put off because the server is busy
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
+_RATE = re.compile(r"rate|throttl|later|connection|bandwidth", re.IGNORECASE)  # LIMIT says this as well
 _OVER: Final = frozenset(("OVERQUOTA",))
 
 
@@ -46,6 +47,17 @@ class Refused(Exception):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.text = text
+
+
+def _keywords(flags: frozenset[str]) -> frozenset[str]:
+    return frozenset(flag for flag in flags if not flag.startswith("\\"))
+
+
+def _about_keywords(error: RemoteError) -> bool:
+    """A refusal that may be for them: how servers that have a limit say it (RFC 5530: LIMIT)."""
+    if error.code == "LIMIT":
+        return _RATE.search(error.text) is None
+    return error.code in ("CANNOT", "BADFLAGS") or "keyword" in error.text.lower()
 
 
 @dataclass(slots=True)
@@ -89,6 +101,7 @@ class FolderCopy:
     remembered: set[int] = field(default_factory=set)  # keys that earlier runs wrote down
     booked: set[int] = field(default_factory=set)  # keys that will not be sent any more
     accepted: set[int] = field(default_factory=set)  # keys that the server took without saying where to
+    bare: set[int] = field(default_factory=set)  # keys that had to be sent without their keywords
     cuts: Counter[int] = field(default_factory=Counter)
     busy: Counter[int] = field(default_factory=Counter)
     selected: Selected | None = None
@@ -124,19 +137,20 @@ class FolderCopy:
         return [key for key in missing if key not in self.booked]
 
     async def _recognise(self, connection: ImapConnection, others: "array[int]", *, link: bool) -> None:
+        by_id = connection.quirks.stable_message_id
         unseen = [uid for uid in others if uid not in self.foreign]
         if unseen:
             async for part in connection.facts(NumSet.of(unseen), envelope=True):
                 for each in part:
                     size = each.size if connection.quirks.trust_size else None
-                    identity = identity_of(each.values.get("ENVELOPE"))
+                    identity = identity_of(each.values.get("ENVELOPE"), by_id=by_id)
                     self.foreign[each.uid] = Theirs(each.uid, identity, size, each.internaldate)
         presence = Presence()
         for uid in others:
             if uid in self.foreign:
                 presence.add(self.foreign[uid])
         known = self.mapping
-        found = await asyncio.to_thread(lambda: presence.match(self.books.candidates(known)))
+        found = await asyncio.to_thread(lambda: presence.match(self.books.candidates(known, by_id=by_id)))
         self.mapping |= found
         if link and found:
             rows = {row.key: row for row in await asyncio.to_thread(self.books.rows, list(found))}
@@ -289,10 +303,16 @@ class FolderCopy:
             sending.close()
 
     async def _see(self, connection: ImapConnection, sending: Sending, flight: _Flight) -> None:
-        row, body, again = sending.row, sending.body, flight.again
+        row, again = sending.row, flight.again
         try:
             appended = await sending.future
-        except RemoteBusy as error:
+        except RemoteError as error:
+            if _about_keywords(error) and (keywords := _keywords(sending.flags)) and connection.alive:
+                await self._without(connection, sending, keywords, flight)
+                return
+            if not isinstance(error, RemoteBusy):
+                await self._refused(connection, sending, error, flight)
+                return
             self.busy[row.key] += 1
             if self.busy[row.key] >= BUSY_MAX:
                 self._book(row, push_ledger.REFUSED, error.text)
@@ -302,17 +322,33 @@ class FolderCopy:
             if self.cuts[row.key] > CUTS_MAX:
                 self._book(row, push_ledger.CUT, error.text)
             again.append(error)
-        except RemoteError as error:
-            if error.code in _OVER:
-                raise Refused(error.text) from None
-            if not sending.mended and isinstance(body, bytes) and _BARE.search(body):
-                fixed = _BARE.sub(lambda match: b"" if match[0] == b"\0" else b"\r\n", body)
-                retried = await self._start(connection, row, fixed, mended=True)
-                await self._see(connection, retried, flight)
-                return
-            self._book(row, push_ledger.TOO_LARGE if error.code == "TOOBIG" else push_ledger.REFUSED, error.text)
         else:
             await self._landed(connection, sending, appended, flight.links)
+
+    async def _without(
+        self, connection: ImapConnection, sending: Sending, keywords: frozenset[str], flight: _Flight
+    ) -> None:
+        """Again without its keywords: the mailbox has as many as it can have, or they are too long."""
+        row = sending.row
+        bare = row._replace(flags=row.flags - keywords)
+        retried = await self._start(connection, bare, sending.body, mended=sending.mended)
+        if retried.flags == sending.flags:
+            self._book(row, push_ledger.REFUSED, "its keywords")
+            return
+        self.bare.add(row.key)
+        self.ledger.lost.update(keywords)
+        await self._see(connection, retried, flight)
+
+    async def _refused(self, connection: ImapConnection, sending: Sending, error: RemoteError, flight: _Flight) -> None:
+        row, body = sending.row, sending.body
+        if error.code in _OVER:
+            raise Refused(error.text) from None
+        if not sending.mended and isinstance(body, bytes) and _BARE.search(body):
+            fixed = _BARE.sub(lambda match: b"" if match[0] == b"\0" else b"\r\n", body)
+            retried = await self._start(connection, row, fixed, mended=True)
+            await self._see(connection, retried, flight)
+            return
+        self._book(row, push_ledger.TOO_LARGE if error.code == "TOOBIG" else push_ledger.REFUSED, error.text)
 
     async def _landed(
         self, connection: ImapConnection, sending: Sending, appended: Appended, links: list[Link]
@@ -344,6 +380,8 @@ class FolderCopy:
         for start in range(0, len(keys), BATCH * 10):
             for row in await asyncio.to_thread(self.books.rows, keys[start : start + BATCH * 10]):
                 flags = target_flags(row.flags, self._allowed, custom=self.custom)
+                if row.key in self.bare:
+                    flags -= _keywords(flags)
                 if flags:
                     wanted[new[row.key]] = flags
         lacking: dict[frozenset[str], list[int]] = {}
@@ -357,8 +395,14 @@ class FolderCopy:
         for flags, uids in lacking.items():
             for start in range(0, len(uids), 500):
                 some = NumSet.of(uids[start : start + 500])
-                await connection.run(command.Store(True, some, "+", True, tuple(sorted(flags))))
-            self.ledger.flags += len(uids)
+                try:
+                    await connection.run(command.Store(True, some, "+", True, tuple(sorted(flags))))
+                except RemoteError as error:
+                    if isinstance(error, RemoteBusy) and not _about_keywords(error):
+                        raise
+                    self.ledger.lost.update({flag: len(some) for flag in flags})
+                else:
+                    self.ledger.flags += len(some)
         self.completed |= set(new)
 
     def count(self) -> None:
