@@ -155,3 +155,38 @@ def test_migrate_from_server_to_server_through_the_command(data: Path) -> None:
         assert facts("migrate", "old", "new", "--plan", data=data)["copied"] == 15
         assert facts("migrate", "old", "new", data=data)["equal"] is True
         assert contents_of_faulty(new) == contents_of_faulty(old)
+
+
+def test_a_migration_killed_in_the_middle_keeps_its_numbers(data: Path, tmp_path: Path) -> None:
+    """kill -9 while it writes; the last run brings the rest, each message under its own UID."""
+    here = tmp_path / "here"
+    with Faulty("plain", delay_s=0.002) as old:
+        box = old.mailboxes["INBOX"]
+        for number, body in enumerate(bulk(400)):
+            box.add(body, flags=["\\Seen"], date=1_600_000_000 + number)
+        for uid in (2, 5, 77, 300):
+            box.remove(uid)
+        store = Store.open(here)
+        store.directory.add("new")
+        store.close()
+        remote_at(here, "old", "new", faulty_login(old))
+        for count in (1, 3, 5):
+            process = subprocess.Popen(
+                [*program(), "migrate", "old", "--account", "new", "--data", str(here)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            while process.poll() is None:
+                if len(old.commands(rb"BODY.PEEK")) >= count:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+            old.log.clear()
+        done = facts("migrate", "old", "--account", "new", data=here)
+        assert done["equal"] is True
+        assert ours(here, "new") == without_empty(contents_of_faulty(old))
+        store = Store.open(here)
+        account = store.account("new")
+        mailbox = account.mailbox("INBOX")
+        assert account.snapshot(mailbox.id).uids.tolist() == [message.uid for message in box]
+        assert mailbox.uidvalidity == box.uidvalidity
+        store.close()
