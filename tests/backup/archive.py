@@ -95,15 +95,15 @@ class Source:
         self.client.login(user, password)
 
     def create(self, name: str) -> None:
-        self._ok(self.client.create(_quoted(name)))
+        self._ok(self.client.create(quoted(name)))
 
     def add(self, name: str, messages: Iterable[bytes], *, flags: str = "", date: int = 1_600_000_000) -> None:
         """One minute after the other."""
         for number, data in enumerate(messages):
-            self._ok(self.client.append(_quoted(name), flags, imaplib.Time2Internaldate(date + 60 * number), data))
+            self._ok(self.client.append(quoted(name), flags, imaplib.Time2Internaldate(date + 60 * number), data))
 
     def store(self, name: str, uids: str, what: str, flags: str) -> None:
-        self._ok(self.client.select(_quoted(name)))
+        self._ok(self.client.select(quoted(name)))
         self._ok(self.client.uid("STORE", uids, what, flags))
 
     def expunge(self, name: str, uids: str) -> None:
@@ -127,7 +127,7 @@ class Source:
         return found
 
     def mailbox(self, name: str) -> Counter[tuple[bytes, int, frozenset[str]]]:
-        self._ok(self.client.select(_quoted(name), readonly=True))
+        self._ok(self.client.select(quoted(name), readonly=True))
         counted: Counter[tuple[bytes, int, frozenset[str]]] = Counter()
         answers = self._ok(self.client.uid("FETCH", "1:*", "(FLAGS INTERNALDATE BODY.PEEK[])"))
         for each in answers:
@@ -148,5 +148,5 @@ class Source:
         self.client.logout()
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     return '"' + encode_utf7(name).decode("ascii").replace("\\", "\\\\").replace('"', '\\"') + '"'

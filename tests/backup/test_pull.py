@@ -12,9 +12,10 @@ import pytest
 
 from mailkeep.mail.selection import Selection
 from tests import messages
-from tests.backup.archive import Archive, Source
+from tests.backup.archive import Archive, Source, quoted
 from tests.dovecot import Dovecot
 from tests.messages import numbered, ugly
+from tests.server import Server
 
 _users = itertools.count(1)
 
@@ -352,3 +353,27 @@ def test_the_server_asked_again_agrees_or_says_what_lacks(source: Source, archiv
     assert report.total("flags") == 1
     archive.pull()
     assert archive.prove().equal, "what the owner removed is no lack"
+
+
+def test_from_our_own_server_everything_comes_as_it_is(tmp_path: Path) -> None:
+    with Server(tmp_path / "there", users={"ann@example.org": "secret"}) as server:
+        source = Source(server.port("imap"), "ann@example.org", "secret")
+        archive = Archive(tmp_path / "here", server.port("imap"), user="ann@example.org", password="secret")
+        try:
+            source.add("INBOX", [data for _, data in ugly()], flags=r"(\Seen $Label)")
+            source.create("Wörk/2026")
+            source.add("Wörk/2026", [numbered(n) for n in range(5)], flags=r"(\Flagged)")
+            assert archive.pull().equal
+            assert archive.contents() == source.contents()
+            source.expunge("INBOX", "3")
+            source.store("INBOX", "5:9", "-FLAGS", r"(\Seen)")
+            source.client.rename(quoted("Wörk/2026"), "Done")
+            source.add("Done", [numbered(50)])
+            report = archive.pull()
+            assert report.equal, report.facts()
+            assert (report.total("fetched"), report.total("vanished"), report.total("flags")) == (1, 1, 5)
+            assert archive.contents()["Done"] == source.contents()["Done"]
+            assert archive.prove().equal
+        finally:
+            source.close()
+            archive.close()

@@ -12,6 +12,7 @@ import pytest
 
 from mailkeep.backup import conveyor
 from mailkeep.backup import pull as pulling
+from mailkeep.backup.imap_bodies import Clock
 from mailkeep.backup.imap_remote import ImapConnection
 from mailkeep.backup.ledger import RemoteReport
 from mailkeep.backup.settings import find_remote
@@ -262,3 +263,66 @@ def test_a_cut_in_the_middle_of_a_body(tmp_path: Path) -> None:
         with archive_of(server, tmp_path, port=proxy.port) as archive:
             assert pulled(archive).equal
             assert len(archive.mailbox("INBOX")) == 20
+
+
+@pytest.mark.parametrize("kind", ["exchange", "icloud", "domino", "gmail"])
+def test_flags_and_losses_are_followed_whatever_the_server_can(kind: str, tmp_path: Path) -> None:
+    server = Faulty(kind)
+    fill(server, 20)
+    inbox = server.mailboxes["INBOX"]
+    with server, archive_of(server, tmp_path) as archive:
+        assert pulled(archive).equal
+        flags = {message.data: frozenset(message.flags) for message in inbox}
+        assert {data: flags for data, _, flags in archive.mailbox("INBOX")} == flags
+        inbox.set_flags(list(inbox)[4].uid, ["\\Flagged", "\\Seen"])
+        lost = list(inbox)[7]
+        for box, uid in list(lost.mail.places.items()):
+            box.remove(uid)
+        assert pulled(archive).equal
+        assert archive.pull().equal
+        here = {data: flags for data, _, flags in archive.mailbox("INBOX")}
+        assert here[numbered(4)] == {"\\Flagged", "\\Seen"}
+        assert "$Gone" in here[numbered(7)]
+        assert sum("$Gone" in flags for flags in here.values()) == 1
+
+
+def test_watching_brings_what_comes_at_once(tmp_path: Path) -> None:
+    server = Faulty()
+    fill(server, 3)
+    with server, archive_of(server, tmp_path) as archive:
+
+        async def watch() -> list[int]:
+            context = archive.context(clock=Clock())
+            counted = []
+            async with asyncio.timeout(30):
+                async for report in pulling.follow(context, find_remote(archive.store, NAME)):
+                    counted.append(report.total("fetched"))
+                    if sum(counted) >= 5:
+                        context.stop.set()
+                    else:
+                        asyncio.get_running_loop().call_later(0.3, fill, server, 1, "INBOX", 10 + len(counted))
+            return counted
+
+        assert asyncio.run(watch())[:3] == [3, 1, 1]
+
+
+def test_what_came_before_a_silence_is_kept_though_the_run_is_killed(tmp_path: Path) -> None:
+    server = Faulty()
+    fill(server, 30)
+    with server, Proxy(("127.0.0.1", server.imap_port)) as proxy:  # noqa: SIM117
+        with archive_of(server, tmp_path, port=proxy.port) as archive:
+
+            async def run() -> None:
+                came = asyncio.Event()
+                context = archive.context()
+                context.progress.listener = lambda progress: progress.items and loop.call_soon_threadsafe(came.set)
+                loop = asyncio.get_running_loop()
+                server.change(bytes_per_s=3000.0)
+                going = asyncio.ensure_future(pulling.pull(context, find_remote(archive.store, NAME)))
+                async with asyncio.timeout(30):
+                    await came.wait()
+                assert archive.mailbox("INBOX"), "committed while the rest is on its way"
+                context.stop.set()
+                await going
+
+            asyncio.run(run())

@@ -44,6 +44,7 @@ class Conveyor:
     renderer: Renderer
     done: int = 0
     reported: Any = None  # called with (bytes, messages) after each commit, in a thread
+    flags_before: dict[int, Flags] = field(default_factory=dict)  # where fetching changes flags: those of before
     _batch: list[Body] = field(default_factory=list)
     _size: int = 0
     _came: float = 0.0
@@ -133,7 +134,7 @@ class Conveyor:
 
     def _row(self, body: Body, staged: Staged | None) -> Row | None:
         """What to put on the books for a body; None for what vanished while it was asked for."""
-        flags = clean_flags(body.flags)
+        flags = clean_flags(self.flags_before.get(body.uid, body.flags))
         if body.problem == "vanished":
             self.books.ledger.server -= 1
             return None

@@ -307,6 +307,11 @@ class FolderPull:
     async def _fetch(self, connection: ImapConnection, uids: "array[int]") -> None:
         wanted = self.wanted
         conveyor = Conveyor(self.books, wanted.selection, wanted.renderer, reported=self._committed)
+        if wanted.quirks.fetch_sets_seen:
+            # Read-only it should not, and what it says with the body is too late to know.
+            async for part in connection.listing(NumSet.of(uids)):
+                for uid, number in zip(part.uids, part.flags, strict=True):
+                    conveyor.flags_before[uid] = part.flagsets[number]
         items = tuple(name for name, needs in ITEMS.items() if connection.has(needs))
         coming = connection.bodies(uids, staging=wanted.stage, items=items, size_max=wanted.size_max or SIZE_MAX)
         try:
