@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mailkeep import log
-from mailkeep.backup.books import staged_of
 from mailkeep.backup.context import Context
 from mailkeep.backup.imap_remote import Appended, Body, ImapConnection, Pool
 from mailkeep.backup.merge import Gone, Key, Place, Plan, Survey, Upload, is_mass, merge, survey
@@ -46,6 +45,7 @@ from mailkeep.mail.numset import NumSet
 from mailkeep.mail.selection import Selection
 from mailkeep.store.account import Account
 from mailkeep.store.locks import locked
+from mailkeep.store.staging import Staged, Staging
 from mailkeep.wire import imap_command as command
 
 _log = log.get("backup")
@@ -56,6 +56,8 @@ WAIT_FIRST_S: Final = 1.0  # doubled each time
 WAIT_MAX_S: Final = 300.0
 BATCH_MESSAGES: Final = 100
 BATCH_BYTES: Final = 8 << 20
+LOOK_HERE_S: Final = 1.0  # between two glances at our own counters, while following
+LOOK_THERE_S: Final = 300.0  # where the server tells nothing
 FLAG_TRIES: Final = 2  # in one run, of a flag that the server takes and does not keep
 _OFTEN_EMPTIED: Final = frozenset(("\\Trash", "\\Junk"))
 STOPPED: Final = "stopped; give the same command again to go on where it was"
@@ -658,7 +660,7 @@ class Arrivals:
                 folder.ledger.book(body.uid, "failed", problem)
                 arrivals.append(Arrival(body.uid, frozenset(), None, None, problem))
                 continue
-            staged = staged_of(body)
+            staged = body.data.finish() if isinstance(body.data, Staging) else Staged.of(body.data)
             ours = None
             for shelf in (self.homeless[folder.id], self.orphans):
                 ours = ours or shelf.take_content(staged.sha256)
@@ -701,3 +703,58 @@ def _is_quiet(folder: Folder) -> bool:
         and here.name == cursor.agreed
         and here.subscribed == there.subscribed == cursor.subscribed
     )
+
+
+# ---- staying
+
+
+async def follow(context: Context, remote: Remote, *, allow_mass: bool = False) -> AsyncIterator[SyncReport]:
+    """`sync`, and again whenever either side tells of news, until told to stop. Yields each report."""
+    wait_s = WAIT_FIRST_S
+    account = context.store.account(remote.account)
+    while not context.stop.is_set():
+        before = await asyncio.to_thread(_moment_of, account)
+        report = await sync(context, remote, allow_mass=allow_mass)
+        yield report
+        if report.error is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await context.stop.wait()
+            wait_s = min(wait_s * 2, WAIT_MAX_S)
+            continue
+        wait_s = WAIT_FIRST_S
+        # What the run itself changed here is looked at once more, which is cheap; so nothing done meanwhile is missed.
+        if await asyncio.to_thread(_moment_of, account) == before:
+            await _wait_for_news(context, remote, account, before)
+
+
+def _moment_of(account: Account) -> list[tuple[int, str, int, bool]]:
+    """As our mailboxes are now; another value when anything has changed here."""
+    return [(int(box.id), box.name, box.highestmodseq, box.subscribed) for box in account.mailboxes()]
+
+
+async def _wait_for_news(
+    context: Context, remote: Remote, account: Account, before: list[tuple[int, str, int, bool]]
+) -> None:
+    """Until one of both sides moved, or it is time to look."""
+
+    async def here() -> None:
+        while await asyncio.to_thread(_moment_of, account) == before:
+            await asyncio.sleep(LOOK_HERE_S)
+
+    async def there() -> None:
+        try:
+            async with pool_of(context, remote) as pool, pool.connection() as connection:
+                await connection.select("INBOX")
+                await connection.notify()
+                await connection.idle(LOOK_THERE_S)
+        except (RemoteError, Unreachable, ProtocolError, LoginError):
+            await asyncio.sleep(LOOK_THERE_S)
+
+    waiting = [asyncio.ensure_future(each) for each in (here(), there(), context.stop.wait())]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "migrate": ("push", "migrate"),
     "import": ("imports", "import_mail"),
     "pull": ("pull", "pull"),
+    "sync": ("sync", "sync"),
     "bulk": ("bulk", "bulk"),
     "status": ("pull", "status"),
     "verify": ("care", "verify"),
