@@ -1,13 +1,26 @@
 """What the store keeps of a remote: it comes back as it was, and from older and newer versions too."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from mailkeep.backup.settings import OAuth, Settings, find_remote, is_loopback, load_remotes, pack, unpack
-from mailkeep.errors import StoreCorrupt, UsageError
+from mailkeep.backup.settings import (
+    OAuth,
+    Settings,
+    add_remote,
+    find_remote,
+    is_loopback,
+    load_remotes,
+    pack,
+    remove_remote,
+    unpack,
+)
+from mailkeep.errors import AccountExists, StoreCorrupt, UsageError
 from mailkeep.mail.selection import Selection
 from mailkeep.store.store import Store
 
@@ -70,3 +83,53 @@ def test_remotes_are_found_by_name_whatever_its_case(tmp_path: Path) -> None:
                 find_remote(store, near)
     finally:
         store.close()
+
+
+# ---- remotes that come, go and come again
+
+WORK = Settings(protocol="imap", host="mail.example.org", port=993, user="ann", secret="command", command="echo geheim")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with contextlib.closing(Store.open(tmp_path)) as opened:
+        yield opened
+
+
+def test_one_that_is_added_again_is_the_same(store: Store) -> None:
+    account, other = store.directory.add("archive").id, store.directory.add("other").id
+    first = add_remote(store, "work", account, WORK, sealed=b"sealed")
+    remove_remote(store, first)
+    assert load_remotes(store) == []
+    with pytest.raises(UsageError, match="no remote work"):
+        find_remote(store, "work")
+    # Another user, host, protocol or account is another remote.
+    for number, (where, changes) in enumerate(
+        [(account, {"user": "bob"}), (account, {"host": "example.net"}), (account, {"protocol": "pop3"}), (other, {})]
+    ):
+        assert add_remote(store, f"r{number}", where, msgspec.structs.replace(WORK, **changes)).id != first.id
+    again = add_remote(store, "Job", account, msgspec.structs.replace(WORK, host="MAIL.example.org", port=143))
+    assert (again.id, again.name, again.sealed, again.schedule, again.state) == (first.id, "Job", None, None, None)
+    assert again.settings.port == 143
+    # It is there once: a third one is new.
+    assert add_remote(store, "third", account, WORK).id > first.id
+
+
+def test_nothing_that_leads_to_a_secret_is_kept_of_one_that_went(store: Store) -> None:
+    account = store.directory.add("archive").id
+    row = add_remote(store, "work", account, WORK, sealed=b"sealed-secret")
+    store.remotes.update(row.id, schedule="every 15 min", state=b"{}")
+    remove_remote(store, row)
+    (kept,) = store.remotes.removed()
+    assert (kept.secret, kept.schedule, kept.state) == (None, None, None)
+    assert b"geheim" not in kept.settings
+
+
+def test_names_are_free_again_and_taken_while_they_are_used(store: Store) -> None:
+    account = store.directory.add("archive").id
+    for _ in range(3):
+        row = add_remote(store, "work", account, WORK)
+        with pytest.raises(AccountExists):
+            add_remote(store, "WORK", account, msgspec.structs.replace(WORK, user="bob"))
+        remove_remote(store, row)
+    assert len(store.remotes.removed()) == 1

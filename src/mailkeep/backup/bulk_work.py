@@ -28,7 +28,7 @@ from mailkeep.backup.push import push
 from mailkeep.backup.push_ledger import PushReport
 from mailkeep.backup.quirks import provider_of_host
 from mailkeep.backup.seal import Kept, seal
-from mailkeep.backup.settings import Remote, Settings, find_remote, is_loopback, of_row, pack
+from mailkeep.backup.settings import Remote, Settings, add_remote, find_remote, is_loopback, of_row, pack
 from mailkeep.errors import MailkeepError, NotAllowed, UsageError
 from mailkeep.jobs.progress import Progress
 from mailkeep.mail.mailbox_name import check_name
@@ -166,7 +166,7 @@ class Worker:
             if kept is None and settings.secret != "command":
                 raise UsageError(f"{name} has no password, no password_command and no password_file")
             info = self._archive(account or name)
-            return of_row(self.store.remotes.add(name, info.id, settings=pack(settings), secret=sealed))
+            return add_remote(self.store, name, info.id, settings, sealed=sealed)
         if kept is not None or settings.secret == "command":
             self.store.remotes.update(row.id, settings=pack(settings), secret=sealed)
         else:

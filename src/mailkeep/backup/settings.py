@@ -124,6 +124,29 @@ def load_remotes(store: "Store") -> list[Remote]:
     return [of_row(row) for row in store.remotes.list()]
 
 
+def add_remote(store: "Store", name: str, account: int, settings: Settings, *, sealed: bytes | None = None) -> Remote:
+    """A new remote; or, where the same one (server, user, account) was removed before, that one again.
+
+    So its mail is known, and does not come twice. Raises AccountExists, AccountMissing, NotAllowed, StoreCorrupt.
+    """
+    who = (settings.protocol, settings.host.lower(), settings.user)
+    again = None
+    for row in store.remotes.removed():
+        if row.account == account and row.settings:
+            before = unpack(row.settings, name=row.name)
+            if (before.protocol, before.host.lower(), before.user) == who:
+                again = row.id
+                break
+    return of_row(store.remotes.add(name, account, settings=pack(settings), secret=sealed, again=again))
+
+
+def remove_remote(store: "Store", remote: Remote) -> None:
+    """Forget it and all that leads to its secret. That it was there is remembered, for `add_remote`."""
+    bare = msgspec.structs.replace(remote.settings, command=None, oauth=None)
+    store.remotes.update(remote.id, settings=pack(bare))
+    store.remotes.remove(remote.name)
+
+
 def find_remote(store: "Store", name: str) -> Remote:
     """By name, whatever its case. Raises UsageError that names the nearest ones, StoreCorrupt."""
     row = store.remotes.find(name)

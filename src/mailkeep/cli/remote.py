@@ -248,10 +248,10 @@ def _archive(store: "Store", name: str) -> "tuple[AccountInfo, bool]":
 
 def _keep(store: "Store", name: str, account: int, settings: Settings, kept: Any) -> Remote:
     from mailkeep.backup.seal import seal
-    from mailkeep.backup.settings import of_row, pack
+    from mailkeep.backup.settings import add_remote
 
     sealed = None if kept is None else seal(store.root, name, kept)
-    return of_row(store.remotes.add(name, account, settings=pack(settings), secret=sealed))
+    return add_remote(store, name, account, settings, sealed=sealed)
 
 
 # --- list, show ------------------------------------------------------------------------------------------------------
@@ -487,7 +487,7 @@ def remove(call: Call, name: str, *, yes: bool) -> int:
     """Forget a remote with its secret. The mail that was pulled stays in its account, and nothing is changed on the
     server."""
     from mailkeep.backup.outside import drop_from_keyring
-    from mailkeep.backup.settings import find_remote
+    from mailkeep.backup.settings import find_remote, remove_remote
 
     out, config = call.out, call.settings()
     with opened(config) as store:
@@ -499,7 +499,7 @@ def remove(call: Call, name: str, *, yes: bool) -> int:
             click.confirm(f"Forget {found.name}? Its mail stays in {account}.", abort=True, err=True)
         if found.settings.secret == "keyring":
             drop_from_keyring(found.settings)
-        store.remotes.remove(found.name)
+        remove_remote(store, found)
         kept = store.account(found.account).usage().messages
     out.say(f"Forgot {found.name}. Its mail, {plural(kept, 'message')}, stays in the account {account};")
     out.say(f"to remove that as well: mailkeep user remove {account}")

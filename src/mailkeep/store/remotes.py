@@ -5,7 +5,7 @@ before they come here. What an account has of a remote is in `remote_rows`.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -61,20 +61,37 @@ class Remotes:
     def __init__(self, directory: Directory) -> None:
         self._database: Callable[[], AbstractContextManager[apsw.Connection]] = directory.database
 
-    def add(self, name: str, account: int, *, settings: bytes, secret: bytes | None = None) -> RemoteRow:
-        """Raises AccountExists when the name is taken, AccountMissing, NotAllowed for a bad name."""
+    def add(
+        self, name: str, account: int, *, settings: bytes, secret: bytes | None = None, again: int | None = None
+    ) -> RemoteRow:
+        """Raises AccountExists when the name is taken, AccountMissing, NotAllowed for a bad name.
+
+        `again`: the id of a removed one (`removed`) that this is, so that the origins of its messages hold.
+        """
         name = name.strip()
         if not name or len(name) > NAME_MAX or any(char <= " " or char in '/\\"\x7f' for char in name):
             raise NotAllowed("This cannot be the name of a remote")
         with self._database() as db:
             if select_value(db, "SELECT 1 FROM account WHERE id = ?", (account,)) is None:
                 raise AccountMissing("No such account")
-            row = select_row(
-                db,
-                "INSERT INTO remote (name, folded, account, settings, secret, created) VALUES (?, ?, ?, ?, ?, ?) "
-                f"ON CONFLICT (folded) DO NOTHING RETURNING {_COLUMNS}",
-                (name, fold(name), account, settings, secret, int(time.time())),
-            )
+            if select_value(db, "SELECT 1 FROM remote WHERE folded = ?", (fold(name),)) is not None:
+                raise AccountExists("A remote of that name is there already")
+            values = (name, fold(name), account, settings, secret, int(time.time()))
+            row = None
+            if again is not None:
+                row = select_row(
+                    db,
+                    "UPDATE remote SET name = ?, folded = ?, account = ?, settings = ?, secret = ?, created = ? "
+                    f"WHERE id = ? AND folded = ? RETURNING {_COLUMNS}",
+                    (*values, again, _removed_name(again)),
+                )
+            if row is None:
+                row = select_row(
+                    db,
+                    "INSERT INTO remote (name, folded, account, settings, secret, created) VALUES (?, ?, ?, ?, ?, ?) "
+                    f"ON CONFLICT (folded) DO NOTHING RETURNING {_COLUMNS}",
+                    values,
+                )
         if row is None:
             raise AccountExists("A remote of that name is there already")
         return _row(row)
@@ -87,12 +104,27 @@ class Remotes:
     def list(self) -> list[RemoteRow]:
         """All remotes, by name."""
         with self._database() as db:
-            return [_row(row) for row in select(db, f"SELECT {_COLUMNS} FROM remote ORDER BY folded")]
+            rows = select(db, f"SELECT {_COLUMNS} FROM remote WHERE folded > '!' ORDER BY folded")
+            return [_row(row) for row in rows]
+
+    def removed(self) -> "Sequence[RemoteRow]":
+        """Those that were removed, without their secrets, the latest first: for `add`."""
+        with self._database() as db:
+            rows = select(db, f"SELECT {_COLUMNS} FROM remote WHERE folded < '!' ORDER BY id DESC")
+            return [_row(row) for row in rows]
 
     def remove(self, name: str) -> None:
-        """Forget a remote and its secret. The mail that it brought stays. Harmless when there is none."""
+        """Forget a remote's name, secret, schedule and state; its mail stays. Harmless when there is none.
+
+        What stays of it is who it was: added again it gets its id, and so brings nothing twice.
+        """
         with self._database() as db:
-            db.execute("DELETE FROM remote WHERE folded = ?", (fold(name),))
+            row = select_row(db, "SELECT id FROM remote WHERE folded = ?", (fold(name),))
+            if row is not None:
+                db.execute(
+                    "UPDATE remote SET name = ?, folded = ?, secret = NULL, schedule = NULL, state = NULL WHERE id = ?",
+                    (_removed_name(row[0]), _removed_name(row[0]), row[0]),
+                )
 
     def update(
         self,
@@ -122,6 +154,11 @@ class Remotes:
     def save_host_state(self, host: str, state: bytes) -> None:
         with self._database() as db:
             db.execute("INSERT OR REPLACE INTO host VALUES (?, ?)", (fold(host), state))
+
+
+def _removed_name(id: int) -> str:
+    """No remote can be called so: a blank is not allowed in a name, and sorts before all that are."""
+    return f" {id}"
 
 
 def _row(row: Any) -> RemoteRow:
