@@ -11,6 +11,7 @@ from tests.backup.archive import Source
 from tests.backup.two_sides import Here
 from tests.dovecot import Dovecot
 from tests.messages import numbered, ugly
+from tests.server import Server
 
 _users = itertools.count(1)
 
@@ -74,3 +75,125 @@ def test_what_is_removed_on_one_side_goes_on_the_other(there: Source, here: Here
     assert (report.total("removed_here"), report.total("removed_there")) == (2, 1)
     with here.account.transaction() as tx:
         assert tx.undelete(here.id("INBOX")) >= 2
+
+
+def test_moves_are_moves_on_the_other_side(there: Source, here: Here) -> None:
+    there.create("Work")
+    there.add("INBOX", [numbered(n) for n in range(4)])
+    here.settle()
+    here.move("INBOX", 1, "Work")
+    there.client.select("INBOX")
+    there.client.uid("MOVE", "2", "Work")
+    there.client.unselect()
+    report = here.settle()
+    assert here.contents() == there.contents()
+    assert (report.total("moved_here"), report.total("moved_there")) == (1, 1)
+    assert (report.total("fetched"), report.total("uploaded")) == (0, 0)
+    assert {data for data, _, _ in here.mailbox("Work")} == {numbered(0), numbered(1)}
+
+
+def test_folders_are_made_renamed_and_removed_on_both_sides(there: Source, here: Here) -> None:
+    for name in ("Alpha", "Alpha/Deep", "Beta", "Gamma", "Delta"):
+        there.create(name)
+        there.add(name, [numbered(len(name))])
+    here.settle()
+    with here.account.transaction() as tx:
+        tx.rename_mailbox("Alpha", "Omega")
+        tx.delete_mailbox("Gamma")
+        tx.create_mailbox("Größe & Co")
+    there.client.rename("Beta", "Psi")
+    there.client.delete("Delta")
+    report = here.settle()
+    names = here.names() - {"Drafts", "Sent", "Junk", "Trash", "Archive"}
+    assert names == {"INBOX", "Omega", "Omega/Deep", "Psi", "Größe & Co"}
+    assert set(there.names()) - {"Drafts", "Sent", "Junk", "Trash", "Archive"} == names
+    assert here.contents() == there.contents()
+    assert (report.total("fetched"), report.total("uploaded")) == (0, 0), "what is renamed is not copied"
+    assert here.settle().actions == []
+
+
+def test_a_folder_that_changed_is_not_removed_with_the_rest(there: Source, here: Here) -> None:
+    for name in ("Alpha", "Beta"):
+        there.create(name)
+        there.add(name, [numbered(1), numbered(2)])
+    here.settle()
+    with here.account.transaction() as tx:
+        tx.delete_mailbox("Alpha")
+    there.add("Alpha", [numbered(3)])
+    here.flag("Beta", 2, "+", "\\Flagged")
+    there.client.delete("Beta")
+    here.settle()
+    assert here.contents() == there.contents()
+    assert {data for data, _, _ in here.mailbox("Alpha")} == {numbered(3)}
+    assert {data for data, _, _ in here.mailbox("Beta")} == {numbered(2)}
+
+
+def test_what_is_changed_beats_what_is_deleted(there: Source, here: Here) -> None:
+    there.add("INBOX", [numbered(1), numbered(2), numbered(3)])
+    there.create("Work")
+    here.settle()
+    here.expunge("INBOX", 1)
+    there.store("INBOX", "1", "+FLAGS", r"(\Flagged)")
+    here.flag("INBOX", 2, "+", "Important")
+    there.expunge("INBOX", "2")
+    here.move("INBOX", 3, "Work")
+    there.expunge("INBOX", "3")
+    here.settle()
+    assert here.contents() == there.contents()
+    assert {(data, flags) for data, _, flags in here.mailbox("INBOX")} == {
+        (numbered(1), frozenset({"\\Flagged"})),
+        (numbered(2), frozenset({"Important"})),
+    }
+    assert {data for data, _, _ in here.mailbox("Work")} == {numbered(3)}
+
+
+def test_two_full_accounts_meet_without_a_copy(there: Source, here: Here) -> None:
+    bodies = [data for _, data in ugly()]
+    there.add("INBOX", bodies, flags=r"(\Seen)")
+    here.add("INBOX", *bodies, flags=frozenset({"Mine"}))
+    report = here.settle()
+    assert here.contents() == there.contents()
+    assert report.total("recognised") == len(bodies)
+    assert (report.total("fetched"), report.total("uploaded")) == (0, 0)
+    assert {flags for _, _, flags in here.mailbox("INBOX")} == {frozenset({"\\Seen", "Mine"})}
+
+
+def test_a_pulled_archive_can_be_kept_the_same_from_then_on(
+    there: Source, here: Here, dovecot: Dovecot, user: str
+) -> None:
+    import asyncio
+
+    from mailkeep.backup import pull as pulling
+    from mailkeep.backup.context import Context
+    from mailkeep.backup.settings import find_remote
+
+    there.add("INBOX", [numbered(n) for n in range(5)])
+    asyncio.run(pulling.pull(Context(here.store), find_remote(here.store, "there")))
+    here.expunge("INBOX", 2)
+    here.flag("INBOX", 3, "+", "\\Flagged")
+    there.store("INBOX", "4", "+FLAGS", r"(\Answered)")
+    report = here.settle()
+    assert here.contents() == there.contents()
+    assert report.total("fetched") == 0
+    assert sum(map(len, [here.uids("INBOX")])) == 4
+
+
+def test_our_own_server_is_a_remote_as_any_other(tmp_path: Path) -> None:
+    with Server(tmp_path / "other", users={"bea@example.org": "secret"}) as server:
+        there = Source(server.port("imap"), "bea@example.org", "secret")
+        here = Here(tmp_path / "store", server.port("imap"), user="bea@example.org", password="secret")
+        try:
+            there.create("Work")
+            there.add("Work", [numbered(n) for n in range(3)], flags=r"(\Seen)")
+            here.add("INBOX", *[data for _, data in ugly()], flags=frozenset({"Kept"}))
+            here.settle()
+            assert here.contents() == there.contents()
+            here.move("Work", 1, "INBOX")
+            here.expunge("Work", 2)
+            there.store("Work", "3", "+FLAGS", r"(\Flagged)")
+            there.client.rename("Work", "Done")
+            here.settle()
+            assert here.contents() == there.contents()
+        finally:
+            here.close()
+            there.close()
