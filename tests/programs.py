@@ -25,6 +25,7 @@ PACKAGES = {
     "getmail": ("getmail6",),
     "fetchmail": ("fetchmail",),
     "mutt": ("mutt",),
+    "cc": ("gcc", "libc6-dev"),
 }
 PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
 POLICY = Path("/usr/sbin/policy-rc.d")
