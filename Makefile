@@ -40,6 +40,7 @@ serve: build
 # Everything that CI runs.
 test: $(VENV)/.dev
 	@$(BIN)/python -m tests.programs
+	@$(BIN)/python -m tests.courier
 	@$(BIN)/python -m pytest
 
 # Format, lint, types, tidy: seconds.

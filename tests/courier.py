@@ -2,7 +2,7 @@
 
 Debian's package cannot be installed beside Dovecot's, so it is unpacked beside it, into a cache of the user's:
 
-    python -m tests.courier         download and unpack (apt-get download, dpkg -x; installs nothing)
+    python -m tests.courier         download and unpack, once (apt-get download, dpkg -x; installs nothing)
 
 Courier's own log-in needs its authentication daemon; here this module says the greeting, takes the log-in, and then
 hands the connection to Courier's `imapd`, just as Courier's `imaplogin` does: all that follows is Courier's.
@@ -146,6 +146,7 @@ class Courier:
 
 if __name__ == "__main__":
     try:
-        unpack()
+        if not (CACHE / "root" / "usr" / "bin" / "imapd").exists():
+            unpack()
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"Courier cannot be had here: {error}; its tests are skipped", file=sys.stderr)
