@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mailkeep.backup import conveyor
+from mailkeep.backup import books, conveyor
 from mailkeep.backup import pull as pulling
 from mailkeep.backup.imap_bodies import Clock
 from mailkeep.backup.imap_remote import ImapConnection
 from mailkeep.backup.ledger import RemoteReport
 from mailkeep.backup.settings import find_remote
+from mailkeep.errors import StoreFull
 from mailkeep.testing import Break, Busy, Cut, Faults, Faulty, Ill, Proxy
 from tests.backup.archive import NAME, Archive
 from tests.messages import numbered, ugly
@@ -326,3 +327,32 @@ def test_what_came_before_a_silence_is_kept_though_the_run_is_killed(tmp_path: P
                 await going
 
             asyncio.run(run())
+
+
+@pytest.mark.parametrize("dies_in", ["fill_shelf", "adopt", "keep", "clear_shelf", "finish"])
+def test_a_recognition_that_is_broken_off_goes_on_though_numbers_change_again(
+    dies_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object, **__: object) -> None:
+        raise StoreFull("No space left on the disk")
+
+    server = Faulty()
+    fill(server, 30)
+    inbox = server.mailboxes["INBOX"]
+    with server, archive_of(server, tmp_path) as archive:
+        assert archive.pull().equal
+        for first in (40, 50):
+            inbox.renumber()
+            fill(server, 1, first=first)
+            with monkeypatch.context() as patch:
+                patch.setattr(books.Books, dies_in, dies)
+                assert not archive.pull().equal
+        inbox.remove(next(iter(inbox)).uid)
+        inbox.renumber()
+        report = archive.pull()
+        assert report.equal, report.facts()
+        data = Counter(data for data, _, _ in archive.mailbox("INBOX"))
+        assert data == Counter(numbered(n) for n in [*range(30), 40, 50])
+        assert [data for data, _, flags in archive.mailbox("INBOX") if "$Gone" in flags] == [numbered(0)]
+        ways = [folder.way for folder in archive.pull().folders]
+        assert set(ways) == {"unchanged"}

@@ -118,7 +118,7 @@ class Books:
     gone: "array[int]" = field(default_factory=lambda: array("q"))
     tries: dict[int, int] = field(default_factory=dict)  # of what failed before, by UID
     shelf: Shelf = field(default_factory=Shelf)
-    retired: RemoteBox | None = None  # what is being recognised
+    retired: list[RemoteBox] = field(default_factory=list)  # what is being recognised
     labels: Labels | None = None  # Gmail's, where this is All Mail
     hidden: int = 0  # messages that are here and that the server just does not show
     capped: int = 0  # … that it has, does not show, and that are not here
@@ -419,26 +419,29 @@ class Books:
 
     def retire(self, uidvalidity: int) -> None:
         """Put what is known aside under another name and begin anew, in one transaction: see `recognise`."""
-        old = replace(self.box, name=retired_name(self.name, self.box.uidvalidity))
+        aside = msgspec.json.encode(Cursor())  # not complete: it waits to be recognised
+        old = replace(self.box, name=retired_name(self.name, self.box.uidvalidity), cursor=aside)
         with self.account.transaction() as transaction:
             transaction.put_remote_box(old)
             self.cursor = Cursor(identity=self.cursor.identity, subscribed=self.cursor.subscribed)
             self.box = RemoteBox(0, old.remote, self.name, old.mailbox, uidvalidity)
             self.save(transaction)
-        self.retired = old
+        self.retired = [old]
 
-    def fill_shelf(self, retired: RemoteBox) -> None:
-        """Take what was put aside to be recognised: this or an earlier run's, if that did not come to its end."""
-        self.retired = retired
+    def fill_shelf(self, retired: Sequence[RemoteBox]) -> None:
+        """Take what was put aside to be recognised: in this run, or in earlier ones that did not come to their end."""
+        self.retired = list(retired)
+        self.shelf = Shelf.of(ours for box in self.retired for ours in self._put_aside(box))
+
+    def _put_aside(self, retired: RemoteBox) -> Iterator[Ours]:
         rows = self.account.remote_uids(retired.id)
         waiting = [uid for uid, state in zip(rows.uids, rows.states, strict=True) if not state]
         mirrored = {uid for uid, gone in zip(rows.uids, rows.gone, strict=True) if gone}
-        by_origin = {origin_of(self.policy.remote, self.name, retired.uidvalidity, uid): uid for uid in waiting}
-        mailboxes = {place.mailbox for place in self.account.find_origins(list(by_origin)).values()}
+        origins = [origin_of(self.policy.remote, self.name, retired.uidvalidity, uid) for uid in waiting]
+        mailboxes = {place.mailbox for place in self.account.find_origins(origins).values()}
         if retired.mailbox is not None:
             mailboxes.add(retired.mailbox)
         prefix = origin_of(self.policy.remote, self.name, retired.uidvalidity, 0)[:12]
-        found = []
         for mailbox in sorted(mailboxes):
             with suppress(MailboxMissing):
                 for message in self.account.recognise(mailbox):
@@ -449,8 +452,7 @@ class Books:
                         continue  # removed here because the server had; if it has it again, it is to come again
                     place = (int(mailbox), message.uid)
                     facts = (message.internaldate, message.size, message.message_id, message.sha256)
-                    found.append(Ours(place, old_uid, *facts, live=bool(message.live)))
-        self.shelf = Shelf.of(found)
+                    yield Ours(place, old_uid, *facts, live=bool(message.live), box=retired.id)
 
     def adopt(self, pairs: Sequence[tuple[Ours, int, Flags]]) -> None:
         """(ours, new UID, the server's flags): what was recognised without fetching it."""
@@ -473,27 +475,35 @@ class Books:
             transaction.set_origins(mailbox, rows)
         for (mailbox, flags), uids in flagged.items():
             transaction.store_flags(mailbox, uids, "=", flags)
-        if self.retired is not None:
-            transaction.drop_remote_messages(self.retired.id, [ours.old_uid for ours, _, _ in pairs])
+            transaction.show_gone(mailbox, uids)  # nothing, but for what had been hidden
+        met: dict[int, list[int]] = {}
+        for ours, _, _ in pairs:
+            met.setdefault(ours.box, []).append(ours.old_uid)
+        for box, old_uids in met.items():
+            transaction.drop_remote_messages(box, old_uids)
 
     def clear_shelf(self) -> None:
         """Everything of the server was met: what is left here has vanished from it."""
-        retired = self.retired
-        if retired is None:
-            return
-        rows = self.account.remote_uids(retired.id)
-        left = array("I", [uid for uid, gone in zip(rows.uids, rows.gone, strict=True) if not gone])
-        left_here = array("I", sorted({ours.old_uid for ours in self.shelf.left()} | set(left)))
-        for start in range(0, len(left_here), STEP):
-            self._set_gone(left_here[start : start + STEP], self.policy.now, retired)
-        self.ledger.vanished += len(left_here)
-        self.retired = None
+        unmet: dict[int, set[int]] = {}
+        for ours in self.shelf.left():
+            unmet.setdefault(ours.box, set()).add(ours.old_uid)
+        for retired in self.retired:
+            rows = self.account.remote_uids(retired.id)
+            live = {uid for uid, gone in zip(rows.uids, rows.gone, strict=True) if not gone}
+            gone = set(rows.uids) - live
+            left = sorted((unmet.get(retired.id, set()) - gone) | live)
+            for start in range(0, len(left), STEP):
+                self._set_gone(left[start : start + STEP], self.policy.now, retired)
+            self.ledger.vanished += len(left)
+            with self.account.transaction() as transaction:
+                missing = [uid for uid, state in zip(rows.uids, rows.states, strict=True) if state]
+                transaction.drop_remote_messages(retired.id, missing)
+                if len(missing) == len(rows.uids):
+                    transaction.drop_remote_box(retired.id)
+                else:
+                    transaction.put_remote_box(replace(retired, cursor=msgspec.json.encode(Cursor(complete=True))))
+        self.retired = []
         self.shelf = Shelf()
-        with self.account.transaction() as transaction:
-            missing = [uid for uid, state in zip(rows.uids, rows.states, strict=True) if state]
-            transaction.drop_remote_messages(retired.id, missing)
-            if len(missing) == len(rows.uids):
-                transaction.drop_remote_box(retired.id)
 
 
 # ---- one message

@@ -34,7 +34,7 @@ class Tree:
     names: dict[str, str]  # ours, as they would be given today
     uses: dict[str, str]
     boxes: dict[str, RemoteBox] = field(default_factory=dict)
-    retired: dict[str, RemoteBox] = field(default_factory=dict)  # the latest one of each name
+    retired: dict[str, list[RemoteBox]] = field(default_factory=dict)  # … that wait to be recognised
 
     def load(self, account: Account, remote: int) -> None:
         """Read the rows."""
@@ -43,8 +43,8 @@ class Tree:
             earlier = unretired(box.name)
             if earlier is None:
                 self.boxes[box.name] = box
-            elif earlier[0] not in self.retired or self.retired[earlier[0]].id < box.id:
-                self.retired[earlier[0]] = box
+            elif not read_cursor(box.cursor).complete:
+                self.retired.setdefault(earlier[0], []).append(box)
 
     def fresh(self) -> list[RemoteMailbox]:
         """Listed ones that have no row."""

@@ -26,7 +26,7 @@ from mailkeep.backup.imap_remote import ImapConnection, Pool, RemoteMailbox, ope
 from mailkeep.backup.ledger import FolderLedger, RemoteReport
 from mailkeep.backup.login import secret_of
 from mailkeep.backup.pace import Pace, limits_of
-from mailkeep.backup.plan import Difference, Folder, Renamed, Said, Way, choose, find_renamed
+from mailkeep.backup.plan import Abilities, Difference, Folder, Renamed, Said, Way, choose, find_renamed
 from mailkeep.backup.pull_folder import FolderPull, Wanted, abilities, in_thread
 from mailkeep.backup.quirks import quirks_for
 from mailkeep.backup.recognise import sample
@@ -42,6 +42,7 @@ from mailkeep.errors import (
     RemoteError,
     StoreError,
     Unreachable,
+    Untrusted,
 )
 from mailkeep.mail.numset import NumSet
 from mailkeep.mail.selection import Selection
@@ -53,6 +54,7 @@ from mailkeep.store.renderer import Renderer
 _log = log.get("backup")
 
 ATTEMPTS_MAX: Final = 5  # of a folder without a message between them
+LOOKS_MAX: Final = 3  # at the list of folders
 WAIT_FIRST_S: Final = 1.0  # doubled each time
 MANY: Final = 500  # messages that make a child process worth its start
 WAIT_MAX_S: Final = 300.0  # a server that asks for more is left for the next run
@@ -173,10 +175,7 @@ def _fingerprint(selection: Selection, size_max: int | None) -> str:
 
 
 async def _work(run: Run) -> None:
-    async with run.pool.connection() as connection:
-        listed = await connection.list_mailboxes(status=True)
-        wanted = await _folders(run, connection, listed)
-        can = abilities(connection)
+    wanted, can = await _look(run)
     due: asyncio.Queue[FolderPull] = asyncio.Queue()
     for folder in wanted:
         one = _folder_pull(run, folder)
@@ -189,6 +188,28 @@ async def _work(run: Run) -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(min(due.qsize(), run.pool.size)):
             group.create_task(_lane(run, due))
+
+
+async def _look(run: Run) -> tuple[list[RemoteMailbox], Abilities]:
+    """LIST and what follows of it. A server that is not itself yet is asked again, on another connection."""
+    wait_s = WAIT_FIRST_S
+    for attempt in range(1, LOOKS_MAX + 1):
+        try:
+            async with run.pool.connection() as connection:
+                try:
+                    listed = await connection.list_mailboxes(status=True)
+                    return await _folders(run, connection, listed), abilities(connection)
+                except (RemoteError, ProtocolError):
+                    connection.abort()
+                    raise
+        except (RemoteError, Unreachable, ProtocolError) as error:
+            hint = error.retry_after_s if isinstance(error, RemoteBusy) else None
+            wait_s = max(wait_s * 2, hint or 0)
+            if attempt == LOOKS_MAX or wait_s > WAIT_MAX_S or isinstance(error, RunPaused | Untrusted):
+                raise
+            _log.info("asked again", remote=run.remote.name, error=error.text)
+        await run.context.clock.sleep(wait_s)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def survey(
@@ -292,6 +313,9 @@ async def _lane(run: Run, due: "asyncio.Queue[FolderPull]") -> None:
         except (RemoteError, Unreachable, ProtocolError) as error:
             one.books.ledger.error = error.text
             _log.info("folder not finished", remote=run.remote.name, folder=one.folder.name, error=error.text)
+        except Exception as error:  # our own fault: the other folders are not to suffer for it
+            one.books.ledger.error = f"a fault in Mailkeep: {type(error).__name__}: {error}"[:300]
+            _log.exception("folder failed", remote=run.remote.name, folder=one.folder.name)
         finally:
             if one.books.ledger.error is not None or run.fatal is not None:
                 await in_thread(_settle, one.books)
@@ -311,7 +335,7 @@ async def _persist(run: Run, one: FolderPull) -> None:
         try:
             async with run.pool.connection() as connection:
                 one.wanted.quirks = connection.quirks
-                await one.run(connection, run.tree.retired.get(one.folder.name))
+                await one.run(connection, _put_aside(run, one.folder.name))
             return
         except RunPaused:
             raise
@@ -328,6 +352,12 @@ async def _persist(run: Run, one: FolderPull) -> None:
             await in_thread(_settle, one.books)
             raise
         await run.context.clock.sleep(wait_s)
+
+
+def _put_aside(run: Run, name: str) -> list[RemoteBox]:
+    """What waits to be recognised; read anew, since an attempt before may have put more aside, or cleared it."""
+    run.tree.load(run.account, run.remote.id)
+    return run.tree.retired.get(name, [])
 
 
 # ---- folders that were renamed or deleted on the server

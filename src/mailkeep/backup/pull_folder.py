@@ -68,7 +68,7 @@ class FolderPull:
     progress: int = 0
     expected: bool = False
 
-    async def run(self, connection: ImapConnection, retired: RemoteBox | None) -> None:
+    async def run(self, connection: ImapConnection, retired: Sequence[RemoteBox]) -> None:
         """Everything. Raises RemoteError, Unreachable, StoreError; the books are right whenever it does."""
         books = self.books
         kept = books.kept_before()
@@ -82,10 +82,10 @@ class FolderPull:
         books.ledger.server = selected.exists
         if way is Way.RECOGNISE:
             await in_thread(books.retire, selected.uidvalidity)
-            retired = books.retired
+            retired = [*retired, *books.retired]
         elif way is Way.FIRST:
             await in_thread(books.begin, selected.uidvalidity)
-        if retired is not None:
+        if retired:
             await in_thread(books.fill_shelf, retired)
         await in_thread(books.load)
         fresh, sweep = await self._look(connection, selected, way)

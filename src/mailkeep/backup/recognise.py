@@ -41,6 +41,7 @@ class Ours:
     sha256: bytes
     identity: str | None = None  # EMAILID or X-GM-MSGID
     live: bool = True
+    box: int = 0  # the retired mailbox that it waits in
 
 
 @dataclass(frozen=True, slots=True)
