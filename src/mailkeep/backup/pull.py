@@ -315,7 +315,7 @@ async def _lane(run: Run, due: "asyncio.Queue[FolderPull]") -> None:
             _log.info("folder not finished", remote=run.remote.name, folder=one.folder.name, error=error.text)
         except Exception as error:  # our own fault: the other folders are not to suffer for it
             one.books.ledger.error = f"a fault in Mailkeep: {type(error).__name__}: {error}"[:300]
-            _log.exception("folder failed", remote=run.remote.name, folder=one.folder.name)
+            _log.exception("folder failed", error, remote=run.remote.name, folder=one.folder.name)
         finally:
             if one.books.ledger.error is not None or run.fatal is not None:
                 await in_thread(_settle, one.books)
