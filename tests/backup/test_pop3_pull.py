@@ -10,7 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mailkeep.backup import pop3_pull, pop3_remote, proof
 from mailkeep.backup.context import Context
@@ -39,13 +42,8 @@ class Keep:
         context = Context(self.store, now=lambda: self.now, **given)
         return asyncio.run(pop3_pull.pull(context, self.remote))
 
-    def change(self, **settings: Any) -> None:
-        self.remote = replace(
-            self.remote,
-            settings=Settings(
-                **{name: getattr(self.remote.settings, name) for name in Settings.__struct_fields__} | settings
-            ),
-        )
+    def change(self, **changes: Any) -> None:
+        self.remote = replace(self.remote, settings=msgspec.structs.replace(self.remote.settings, **changes))
 
     def held(self, mailbox: str = "INBOX") -> list[bytes]:
         """The messages that are here."""
@@ -71,14 +69,14 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pop3_pull, "PAUSE_S", 0)
 
 
-def keep(store: Store, port: int, *, user: str = "ann@example.org", name: str = "pop", **settings: Any) -> Keep:
+def keep(store: Store, port: int, *, user: str = "ann@example.org", name: str = "pop", **given: Any) -> Keep:
     made = Settings(
         protocol="pop3",
         host="127.0.0.1",
         port=port,
         user=user,
         tls="none",
-        **{"secret": "command", "command": "echo secret", **settings},
+        **{"secret": "command", "command": "echo secret", **given},
     )
     account = store.directory.find("archive")
     assert account is not None
@@ -270,6 +268,65 @@ def test_forgotten_deletions_bring_nothing_twice(store: Store) -> None:
         for _ in range(3):
             assert_equal(kept.pull())
             assert same(kept.held(), mail)
+
+
+MODES = [
+    PopFaults(uidl=uidl, top=top) for uidl in ("unique", "repeated", "missing", "changing") for top in (True, False)
+]
+STEPS = st.one_of(
+    st.tuples(st.just("add"), st.integers(1, 4)),
+    st.tuples(st.just("equal"), st.integers(0, 9)),
+    st.tuples(st.just("remove"), st.integers(0, 9)),
+    st.tuples(st.just("mode"), st.integers(0, len(MODES) - 1)),
+    st.tuples(st.just("cut"), st.integers(1, 6)),
+    st.tuples(st.just("leave"), st.integers(0, 1)),
+    st.tuples(st.just("pull"), st.just(0)),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(STEPS, min_size=3, max_size=14))
+def test_whatever_a_server_does_nothing_is_lost_and_nothing_comes_twice(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    """A server whose UIDLs change their kind, whose mail comes and goes, and whose line is cut now and then."""
+    root = tmp_path_factory.mktemp("keep")
+    with contextlib.closing(Store.open(root)) as store, Faulty("plain", pop=MODES[0]) as server:
+        store.directory.add("archive")
+        kept = keep(store, server.pop3_port)
+        bodies: dict[int, bytes] = {}
+        number = 0
+        for what, value in [*steps, ("pull", 0), ("pull", 0)]:
+            box = server.mailboxes["INBOX"]
+            there = list(box.messages)
+            if what == "add":
+                for _ in range(value):
+                    number += 1
+                    box.add(messages.numbered(number, size=66 * (number % 3)))
+            elif what == "equal" and there:
+                box.add(box.messages[there[value % len(there)]].data)
+            elif what == "remove" and there:
+                box.remove(there[value % len(there)])
+            elif what == "mode":
+                server.state.faults = replace(server.faults, pop=MODES[value])
+            elif what == "cut":
+                server.state.counts.clear()
+                server.state.faults = replace(
+                    server.faults, breaks=(Break(rb"RETR|DELE|QUIT", nth=value, when="middle"),)
+                )
+            elif what == "leave":
+                kept.change(leave=("keep", "delete")[value])
+            elif what == "pull":
+                before = {message.mail.id: message.data for message in box}
+                report = kept.pull()
+                held = Counter(kept.held())
+                if report.error is None:
+                    bodies |= before
+                # Nothing that was there is in neither place; no content is here more often than it ever was there.
+                assert all(data in held or data in drop_of(server) for data in before.values())
+                known = Counter({**bodies, **before}.values())
+                assert held <= known, "something came twice"
+        assert set(bodies.values()) <= set(kept.held())
 
 
 # ---- when mail is deleted
