@@ -174,7 +174,7 @@ class MigrationHere:
         fresh = array("I", [uid for uid in difference.fresh if uid >= box.uidnext])
         late = [uid for uid in difference.fresh if uid < box.uidnext]
         if difference.vanished:
-            ledger.vanished += await asyncio.to_thread(self._expunge, box, difference.vanished)
+            ledger.vanished += await asyncio.to_thread(self._expunge, folder, box, difference.vanished)
         vanished = set(difference.vanished)
         common = [uid for uid in snapshot.uids if uid not in vanished]
         if common:
@@ -217,22 +217,19 @@ class MigrationHere:
                 transaction.delete_mailbox(each.name)
                 transaction.subscribe(each.name, False)
 
-    def _expunge(self, box: Mailbox, uids: Sequence[int]) -> int:
+    def _expunge(self, folder: _Folder, box: Mailbox, uids: Sequence[int]) -> int:
         """What the source has no more, of what came from it."""
         wanted = set(uids)
         ours = {
             each.uid
             for each in self.account.recognise(box.id)
-            if each.uid in wanted and each.origin == self._origin(box, each.uid)
+            if each.uid in wanted and each.origin == self._origin(folder, box, each.uid)
         }
         with self.account.transaction() as transaction:
             return len(transaction.expunge(box.id, sorted(ours), only_deleted=False))
 
-    def _origin(self, box: Mailbox, uid: int) -> bytes:
-        return origin_of(self.remote.id, self._server_name(box), box.uidvalidity, uid)
-
-    def _server_name(self, box: Mailbox) -> str:
-        return next(each.source.name for each in self.waiting if each.mailbox == box.name)
+    def _origin(self, folder: _Folder, box: Mailbox, uid: int) -> bytes:
+        return origin_of(self.remote.id, folder.source.name, box.uidvalidity, uid)
 
     async def _follow_flags(
         self, connection: ImapConnection, folder: _Folder, box: Mailbox, ours: Mapping[int, int]
@@ -319,7 +316,7 @@ class MigrationHere:
                         ready,
                         flags=each.flags,
                         internaldate=each.internaldate,
-                        origin=self._origin(box, each.uid),
+                        origin=self._origin(folder, box, each.uid),
                         uid=each.uid,
                     )
             for ready in staged:

@@ -357,7 +357,7 @@ def target_names(
     for each in mailboxes:
         name = (known or {}).get(each.name, "")
         if name and mapper.key(name) in mapper.there and mapper.key(name) not in mapper.taken:
-            mapper.take(each, name)
+            mapper.take(each, mapper.there[mapper.key(name)])  # as the server itself wrote it
     waiting = [each for each in mailboxes if each.name not in mapper.placed]
     if into:
         _place_below(mapper, waiting)
