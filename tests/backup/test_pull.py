@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mailkeep.backup import folders
+from mailkeep.errors import StoreFull
 from mailkeep.mail.selection import Selection
 from tests import messages
 from tests.backup.archive import Archive, Source, quoted
@@ -151,8 +153,9 @@ def test_another_uidvalidity_fetches_only_what_is_unknown(source: Source, archiv
     assert sorted(live) == sorted(source.mailbox("Box").elements())
     assert len(archive.mailbox("Box")) == len(ugly()) + 1, "what vanished stays, and nothing is there twice"
     assert set(before["Box"]) != set(archive.contents()["Box"])
+    assert box.gone == box.vanished == 5
     again = archive.pull()
-    assert (again.total("fetched"), again.total("recognised")) == (0, 0)
+    assert (again.total("fetched"), again.total("recognised"), again.total("gone")) == (0, 0, 5)
 
 
 def test_a_renamed_folder_is_renamed_here(source: Source, archive: Archive) -> None:
@@ -171,6 +174,39 @@ def test_a_renamed_folder_is_renamed_here(source: Source, archive: Archive) -> N
     assert archive.account.mailbox("New").id == ids["Old"]
     assert archive.account.mailbox("New/Sub").id == ids["Old/Sub"]
     assert report.removed == []
+
+
+def test_a_folder_renamed_to_below_itself(source: Source, archive: Archive) -> None:
+    source.create("Projects")
+    source.add("Projects", [numbered(n) for n in range(3)])
+    archive.pull()
+    source.client.rename("Projects", "Aside")
+    source.client.rename("Aside", "Projects/Old")
+    report = archive.pull()
+    assert report.equal, report.facts()
+    assert archive.contents() == source.contents()
+    assert report.total("fetched") == 0
+
+
+def test_a_rename_that_was_broken_off_goes_on(
+    source: Source, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.create("Old")
+    source.add("Old", [numbered(n) for n in range(5)])
+    archive.pull()
+    source.client.rename("Old", "New")
+
+    def dies(*_: object) -> None:
+        raise StoreFull("No space left on the disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "_renamed", dies)
+        assert not archive.pull().equal
+    report = archive.pull()
+    assert report.equal, report.facts()
+    assert report.total("fetched") == 0
+    assert report.removed == []
+    assert archive.contents() == source.contents()
 
 
 def test_a_deleted_folder_stays_and_is_marked(source: Source, archive: Archive) -> None:

@@ -119,6 +119,7 @@ class Books:
     tries: dict[int, int] = field(default_factory=dict)  # of what failed before, by UID
     shelf: Shelf = field(default_factory=Shelf)
     retired: list[RemoteBox] = field(default_factory=list)  # what is being recognised
+    past: list[RemoteBox] = field(default_factory=list)  # earlier numberings, of which what is gone is left
     labels: Labels | None = None  # Gmail's, where this is All Mail
     hidden: int = 0  # messages that are here and that the server just does not show
     capped: int = 0  # … that it has, does not show, and that are not here
@@ -239,6 +240,8 @@ class Books:
             ledger.gone += bool(gone) and not state
             ledger.kept += not gone and not state
             missing = missing or bool(state)
+        for past in self.past:
+            ledger.gone += sum(map(bool, self.account.remote_uids(past.id).gone))
         ledger.kept -= self.hidden
         if self.capped:
             ledger.missing[REASONS[State.CAPPED]] = self.capped
@@ -501,7 +504,8 @@ class Books:
                 if len(missing) == len(rows.uids):
                     transaction.drop_remote_box(retired.id)
                 else:
-                    transaction.put_remote_box(replace(retired, cursor=msgspec.json.encode(Cursor(complete=True))))
+                    done = replace(retired, cursor=msgspec.json.encode(Cursor(complete=True)))
+                    self.past = [*self.past, transaction.put_remote_box(done)]
         self.retired = []
         self.shelf = Shelf()
 

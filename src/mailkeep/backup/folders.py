@@ -35,16 +35,18 @@ class Tree:
     uses: dict[str, str]
     boxes: dict[str, RemoteBox] = field(default_factory=dict)
     retired: dict[str, list[RemoteBox]] = field(default_factory=dict)  # … that wait to be recognised
+    past: dict[str, list[RemoteBox]] = field(default_factory=dict)  # … of which only what is gone is left
 
     def load(self, account: Account, remote: int) -> None:
         """Read the rows."""
-        self.boxes, self.retired = {}, {}
+        self.boxes, self.retired, self.past = {}, {}, {}
         for box in account.remote_boxes(remote):
             earlier = unretired(box.name)
             if earlier is None:
                 self.boxes[box.name] = box
-            elif not read_cursor(box.cursor).complete:
-                self.retired.setdefault(earlier[0], []).append(box)
+            else:
+                kind = self.past if read_cursor(box.cursor).complete else self.retired
+                kind.setdefault(earlier[0], []).append(box)
 
     def fresh(self) -> list[RemoteMailbox]:
         """Listed ones that have no row."""
@@ -114,10 +116,11 @@ def _made(transaction: Transaction, tree: Tree, folder: RemoteMailbox) -> Mailbo
     return transaction.create_mailbox(name, special_use=[use] if use and use not in taken else [])
 
 
-def follow_rename(account: Account, tree: Tree, policy: Policy, renamed: Renamed) -> None:
+def follow_rename(account: Account, tree: Tree, policy: Policy, renamed: Renamed) -> bool:
     """The server calls a folder by another name now: so do we, and its messages are known by the new one.
 
-    Killed in between it begins again: what was done is not found under the old name a second time.
+    Killed in between it begins again: what was done is not found under the old name a second time. False: our mailbox
+    keeps its name, for it cannot have the new one.
     """
     old, new = renamed.old, renamed.new
     box = tree.boxes[old]
@@ -134,12 +137,26 @@ def follow_rename(account: Account, tree: Tree, policy: Policy, renamed: Renamed
                 transaction.set_origins(mailbox, origins)
     with account.transaction() as transaction:
         ours = next((each for each in transaction.mailboxes() if each.id == box.mailbox), None)
-        # Renaming a parent takes the children along, here as there. What cannot be renamed keeps its name.
-        if ours is not None and ours.name != tree.names[new] and ours.name != INBOX:
-            with suppress(MailboxExists, MailboxMissing, NotAllowed):
-                transaction.rename_mailbox(ours.name, tree.names[new])
+        renamed_here = ours is not None and (
+            ours.name == tree.names[new] or _renamed(transaction, ours, tree.names[new])
+        )
         del tree.boxes[old]
         tree.boxes[new] = transaction.put_remote_box(replace(box, name=str(new)))
+    return renamed_here
+
+
+def _renamed(transaction: Transaction, ours: Mailbox, name: str) -> bool:
+    """Give our mailbox another name, if it may have it. Renaming a parent takes the children along, here as there."""
+    aside = f"{name.split('/', maxsplit=1)[0]} {ours.id}"
+    try:
+        if name.startswith(ours.name + "/"):  # below itself, which goes by way of a name beside it
+            transaction.rename_mailbox(ours.name, aside)
+            transaction.rename_mailbox(aside, name)
+        elif ours.name != INBOX:
+            transaction.rename_mailbox(ours.name, name)
+    except (MailboxExists, MailboxMissing, NotAllowed):
+        return False
+    return ours.name != INBOX
 
 
 def note_removed(account: Account, tree: Tree, policy: Policy, box: RemoteBox) -> bool:

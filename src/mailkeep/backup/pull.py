@@ -260,6 +260,7 @@ def _folder_pull(run: Run, folder: RemoteMailbox) -> FolderPull:
     ledger.mailbox = run.mailboxes.get(box.mailbox or 0)
     ledger.server = (folder.status or {}).get("MESSAGES", 0)
     books = Books(run.account, run.policy, folder.name, box, ledger, cursor=read_cursor(box.cursor))
+    books.past = run.tree.past.get(folder.name, [])
     if run.labels and run.uses.get(folder.name) == "\\All" and box.mailbox is not None:
         books.labels = _labels(run, box.mailbox)
     books.cursor.identity = str((folder.status or {}).get("MAILBOXID") or "") or books.cursor.identity
@@ -377,8 +378,11 @@ async def _follow_renames(run: Run, connection: ImapConnection) -> None:
         )
     for renamed in find_renamed(gone, fresh):
         if renamed.sure or await _is_same(run, connection, renamed):
-            await in_thread(folders.follow_rename, run.account, tree, run.policy, renamed)
-            run.report.folder(renamed.new).notes.append(f"was {renamed.old} on the server before")
+            done = await in_thread(folders.follow_rename, run.account, tree, run.policy, renamed)
+            notes = run.report.folder(renamed.new).notes
+            notes.append(f"was {renamed.old} on the server before")
+            if not done:
+                notes.append("its mailbox here keeps its name")
 
 
 def _folder_of_box(box: RemoteBox) -> Folder:
@@ -395,7 +399,9 @@ async def _is_same(run: Run, connection: ImapConnection, renamed: Renamed) -> bo
         "I", [uid for uid, state, gone in zip(rows.uids, rows.states, rows.gone, strict=True) if not (state or gone)]
     )
     looked_at = sample(live)
-    by_uid = {origin_of(run.remote.id, box.name, box.uidvalidity, uid): uid for uid in looked_at}
+    # A run that was killed while it followed this very rename has left some under the new name.
+    named = (box.name, renamed.new)
+    by_uid = {origin_of(run.remote.id, name, box.uidvalidity, uid): uid for uid in looked_at for name in named}
     ours: dict[int, tuple[int, int]] = {}
     for origin, place in run.account.find_origins(list(by_uid)).items():
         for _, internaldate, size in run.account.fetch(place.mailbox, [place.uid], ("uid", "internaldate", "size")):
