@@ -90,9 +90,11 @@ def test_a_booked_failure_is_tried_again_so_often_and_then_when_asked(tmp_path: 
     with server, archive_of(server, tmp_path) as archive:
         for _ in range(3):
             archive.pull()
-        asked = len(server.commands(rb"FETCH"))
-        assert not archive.pull().equal
-        assert len(server.commands(rb"FETCH")) == asked, "given up"
+        asked = len(server.commands(rb"FETCH|EXAMINE"))
+        report = archive.pull()
+        assert not report.equal
+        assert report.reasons() == {"refused by the server": 1}
+        assert len(server.commands(rb"FETCH|EXAMINE")) == asked, "given up"
         (bad,) = [message for message in server.mailboxes["INBOX"] if message.mail.ill is not None]
         bad.mail.ill = None
         assert archive.pull(retry=True).equal

@@ -58,6 +58,7 @@ class Cursor(msgspec.Struct, omit_defaults=True):
     kept: int = 0
     gone: int = 0
     missing: dict[str, int] = {}
+    due: bool = False  # some that failed are to be tried again
     hidden: int = 0
     capped: int = 0
     sweep: int = 0  # where the next turn of flags begins; see plan.turn
@@ -121,6 +122,7 @@ class Books:
     retired: list[RemoteBox] = field(default_factory=list)  # what is being recognised
     past: list[RemoteBox] = field(default_factory=list)  # earlier numberings, of which what is gone is left
     labels: Labels | None = None  # Gmail's, where this is All Mail
+    due: bool = False  # as in the cursor, as counted last
     hidden: int = 0  # messages that are here and that the server just does not show
     capped: int = 0  # … that it has, does not show, and that are not here
 
@@ -139,8 +141,7 @@ class Books:
         if not self.box.uidvalidity:
             return None
         cursor = self.cursor
-        failed = [REASONS[state] for state in RETRIED]
-        due = cursor.filters != self.policy.filters or any(cursor.missing.get(reason) for reason in failed)
+        due = cursor.due or cursor.filters != self.policy.filters or (self.policy.retry and bool(cursor.missing))
         return Kept(
             self.box.uidvalidity,
             self.box.uidnext,
@@ -217,7 +218,7 @@ class Books:
         self.cursor.sweep = sweep
         self.cursor.removed = None
         self.cursor.kept, self.cursor.gone = self.ledger.kept, self.ledger.gone
-        self.cursor.hidden, self.cursor.capped = self.hidden, self.capped
+        self.cursor.due, self.cursor.hidden, self.cursor.capped = self.due, self.hidden, self.capped
         self.cursor.missing = dict(self.ledger.missing)
         with self.account.transaction() as transaction:
             self.save(transaction)
@@ -235,6 +236,7 @@ class Books:
         ledger.kept = ledger.gone = 0
         ledger.missing.clear()
         ledger.listed.clear()
+        self.due = False
         missing = False
         for state, gone in zip(self.states, self.gone, strict=True):
             ledger.gone += bool(gone) and not state
@@ -252,6 +254,7 @@ class Books:
     def book_missing(self, gone: "set[int] | frozenset[int]" = frozenset()) -> None:
         for uid, state, detail in self.account.remote_missing(self.box.id):
             if uid not in gone:
+                self.due = self.due or (state in RETRIED and tries_of(detail) < RETRIES_MAX)
                 self.ledger.book(uid, REASONS[state], text_of(detail))
 
     def count_skipped(self) -> None:
@@ -260,6 +263,7 @@ class Books:
         ledger.server, ledger.kept, ledger.gone = cursor.messages, cursor.kept, cursor.gone
         self.hidden, self.capped = cursor.hidden, cursor.capped
         if cursor.missing:
+            ledger.missing.clear()
             self.load()
             self.count()
 
