@@ -9,8 +9,9 @@ import asyncio
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Final, Literal
+
+from msgspec.structs import replace
 
 import mailkeep
 from mailkeep.backup.imap_link import ImapLink, Reply, quietly

@@ -4,122 +4,105 @@ The tree speaks UIDs and days only; sequence numbers and `$` are resolved by the
 Every node is immutable and hashable. The store plans with it; `matches` decides for one message.
 """
 
-from dataclasses import dataclass
 from typing import Protocol, assert_never
+
+from msgspec import Struct
 
 from mailkeep.mail.numset import NumSet
 from mailkeep.mail.text import Searchable, normalise
 
 
-@dataclass(frozen=True, slots=True)
-class All:
+class All(Struct, frozen=True):
     """Every message."""
 
 
-@dataclass(frozen=True, slots=True)
-class And:
+class And(Struct, frozen=True):
     parts: tuple["Query", ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Or:
+class Or(Struct, frozen=True):
     parts: tuple["Query", ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(Struct, frozen=True):
     part: "Query"
 
 
-@dataclass(frozen=True, slots=True)
-class UIDs:
+class UIDs(Struct, frozen=True):
     """Messages whose UID is in the (resolved) set."""
 
     uids: NumSet
 
 
-@dataclass(frozen=True, slots=True)
-class HasFlag:
+class HasFlag(Struct, frozen=True):
     """Messages that carry a system flag or keyword. \\Recent is resolved by the session into UIDs."""
 
     flag: str
 
 
-@dataclass(frozen=True, slots=True)
-class Larger:
+class Larger(Struct, frozen=True):
     size: int  # bytes; strictly larger
 
 
-@dataclass(frozen=True, slots=True)
-class Smaller:
+class Smaller(Struct, frozen=True):
     size: int  # bytes; strictly smaller
 
 
-@dataclass(frozen=True, slots=True)
-class Internal:
+class Internal(Struct, frozen=True):
     """Internal date, by day as the server's UTC calendar has it: `first` ≤ day < `end` (ordinals, None = open)."""
 
     first: int | None
     end: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Struct, frozen=True):
     """The Date header's day, its own time zone disregarded (RFC 9051: SENTBEFORE …): `first` ≤ day < `end`."""
 
     first: int | None
     end: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """A header field of this name holds the text (decoded, case-insensitive substring); "" = the field is there."""
 
     name: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(Struct, frozen=True):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     """Header or body holds the text."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ModSeqAtLeast:
+class ModSeqAtLeast(Struct, frozen=True):
     modseq: int
 
 
-@dataclass(frozen=True, slots=True)
-class SavedSince:
+class SavedSince(Struct, frozen=True):
     """Save date (when it came into this mailbox), by day as in `Internal`."""
 
     first: int | None
     end: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class SameEmail:
+class SameEmail(Struct, frozen=True):
     """The very content that the store knows by this number (RFC 8474: EMAILID)."""
 
     email: int
 
 
-@dataclass(frozen=True, slots=True)
-class SameThread:
+class SameThread(Struct, frozen=True):
     """Of this thread (RFC 8474: THREADID)."""
 
     thread: int
 
 
-@dataclass(frozen=True, slots=True)
-class HasAttachment:
+class HasAttachment(Struct, frozen=True):
     """A part says of itself that it is an attachment (RFC 2183)."""
 
 

@@ -7,8 +7,9 @@ servers say is never trusted, and never an exception either. Nothing here parses
 
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from msgspec import Struct, field
 
 from mailkeep.mail.numset import NumSet
 
@@ -27,8 +28,7 @@ Section = bytes | Streamed | None
 
 
 # --- status ---
-@dataclass(frozen=True, slots=True)
-class Code:
+class Code(Struct, frozen=True):
     """A response code; `name` upper case.
 
     value by name: UIDVALIDITY, UIDNEXT, HIGHESTMODSEQ, UNSEEN → int; APPENDUID → (uidvalidity, NumSet); COPYUID →
@@ -44,39 +44,33 @@ class Code:
 StatusKind = Literal["OK", "NO", "BAD", "BYE", "PREAUTH"]
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     tag: bytes | None  # None: untagged
     kind: StatusKind
     code: Code | None
     text: str  # may be empty
 
 
-@dataclass(frozen=True, slots=True)
-class Continue:
+class Continue(Struct, frozen=True):
     """`+ text`: base64 for AUTHENTICATE, else a text for people; without the space."""
 
     text: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Capability:
+class Capability(Struct, frozen=True):
     names: frozenset[str]  # upper case, e.g. "AUTH=PLAIN"
 
 
-@dataclass(frozen=True, slots=True)
-class Enabled:
+class Enabled(Struct, frozen=True):
     names: frozenset[str]  # upper case
 
 
-@dataclass(frozen=True, slots=True)
-class Id:
+class Id(Struct, frozen=True):
     fields: Mapping[str, str | None]  # names in lower case; empty for NIL
 
 
 # --- mailboxes ---
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """LIST, LSUB, XLIST."""
 
     attributes: frozenset[str]  # lower case, with the backslash: "\\noselect"
@@ -88,41 +82,34 @@ class Listed:
     childinfo: frozenset[str] = frozenset()  # upper case (RFC 5258)
 
 
-@dataclass(frozen=True, slots=True)
-class MailboxStatus:
+class MailboxStatus(Struct, frozen=True):
     name: str
     raw: bytes
     items: Mapping[str, int | str]  # upper case; what is no number is text: MAILBOXID → "F1"
 
 
-@dataclass(frozen=True, slots=True)
-class Flags:
+class Flags(Struct, frozen=True):
     names: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Exists:
+class Exists(Struct, frozen=True):
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Recent:
+class Recent(Struct, frozen=True):
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Expunged:
+class Expunged(Struct, frozen=True):
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class Vanished:
+class Vanished(Struct, frozen=True):
     uids: NumSet
     earlier: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """SEARCH (`numbers` is an array, in the server's order) and ESEARCH (a NumSet, or None where ALL was not said)."""
 
     numbers: "array[int] | NumSet | None"
@@ -135,34 +122,29 @@ class Found:
     extended: bool = False  # it was ESEARCH
 
 
-@dataclass(frozen=True, slots=True)
-class NamespaceEntry:
+class NamespaceEntry(Struct, frozen=True):
     prefix: str
     separator: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Namespace:
+class Namespace(Struct, frozen=True):
     personal: tuple[NamespaceEntry, ...]
     others: tuple[NamespaceEntry, ...] = ()
     shared: tuple[NamespaceEntry, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Struct, frozen=True):
     root: str
     resources: Mapping[str, tuple[int, int]]  # upper case: STORAGE (in KiB), MESSAGE → (used, limit)
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaRoot:
+class QuotaRoot(Struct, frozen=True):
     name: str
     roots: tuple[str, ...]
 
 
 # --- messages ---
-@dataclass(slots=True)  # not frozen: one a message, and freezing triples the cost
-class Fetched:
+class Fetched(Struct):
     """FETCH. What the server did not say is None, or not in the mapping.
 
     sections: upper-case label without PEEK (b"BODY[]", b"BODY[HEADER]", b"BODY[HEADER.FIELDS (DATE FROM)]",
@@ -182,8 +164,7 @@ class Fetched:
     values: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class BodyStart:
+class BodyStart(Struct, frozen=True):
     """A literal over `inline_max` begins; its octets follow as BodyChunk, then Fetched with all of it."""
 
     label: bytes
@@ -191,13 +172,11 @@ class BodyStart:
     so_far: Fetched  # what the answer said before it: UID may come after
 
 
-@dataclass(slots=True)
-class BodyChunk:
+class BodyChunk(Struct):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(Struct, frozen=True):
     """An untagged answer that we have no use for, or cannot read (`problem`)."""
 
     line: bytes  # its beginning

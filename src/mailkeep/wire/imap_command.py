@@ -4,8 +4,9 @@ Mailbox names are already decoded to text (modified UTF-7 or UTF-8). Sets hold w
 numbers or UIDs as `uid` says, the star unresolved; `SAVED` stands for `$`.
 """
 
-from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from mailkeep.mail.numset import NumSet
 
@@ -36,60 +37,56 @@ class RawName(str):
 
 
 # --- any state ---
-@dataclass(frozen=True, slots=True)
-class Capability:
+class Capability(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Noop:
+class Noop(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Logout:
+class Logout(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Id:
+class Id(Struct, frozen=True):
     fields: tuple[tuple[str, str | None], ...] | None  # None for ID NIL
 
 
 # --- not authenticated ---
-@dataclass(frozen=True, slots=True)
-class StartTls:
+class StartTls(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
+class Login(Struct, frozen=True):
     user: bytes
-    password: bytes = field(repr=False)
+    password: bytes
+
+    def __repr__(self) -> str:
+        return f"Login(user={self.user!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Authenticate:
+class Authenticate(Struct, frozen=True):
     mechanism: str  # upper case
-    initial: bytes | None = field(repr=False)  # decoded initial response (SASL-IR); b"" for "="
+    initial: bytes | None  # decoded initial response (SASL-IR); b"" for "="
+
+    def __repr__(self) -> str:
+        return f"Authenticate(mechanism={self.mechanism!r})"
 
 
 # --- authenticated ---
-@dataclass(frozen=True, slots=True)
-class Enable:
+class Enable(Struct, frozen=True):
     names: tuple[str, ...]  # upper case
 
 
-@dataclass(frozen=True, slots=True)
-class Select:
+class Select(Struct, frozen=True):
     mailbox: str
     read_only: bool  # EXAMINE
     condstore: bool = False
     qresync: "QResync | None" = None
 
 
-@dataclass(frozen=True, slots=True)
-class QResync:
+class QResync(Struct, frozen=True):
     """RFC 7162 section 3.2.5."""
 
     uidvalidity: int
@@ -99,35 +96,29 @@ class QResync:
     match_uids: NumSet | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(Struct, frozen=True):
     mailbox: str
     special_use: tuple[str, ...] = ()  # CREATE-SPECIAL-USE, e.g. "\\Sent"
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Struct, frozen=True):
     mailbox: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(Struct, frozen=True):
     old: str
     new: str
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribe:
+class Subscribe(Struct, frozen=True):
     mailbox: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
+class Unsubscribe(Struct, frozen=True):
     mailbox: str
 
 
-@dataclass(frozen=True, slots=True)
-class List:
+class List(Struct, frozen=True):
     """LIST in its basic and extended form (RFC 5258, 5819, 6154); LSUB is `kind="LSUB"`."""
 
     kind: Literal["LIST", "LSUB", "XLIST"]  # XLIST: Gmail's own, before SPECIAL-USE; only a client's
@@ -139,20 +130,17 @@ class List:
     status: tuple[str, ...] = ()  # LIST-STATUS items
 
 
-@dataclass(frozen=True, slots=True)
-class Namespace:
+class Namespace(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     mailbox: str
     # upper case: MESSAGES RECENT UIDNEXT UIDVALIDITY UNSEEN DELETED SIZE HIGHESTMODSEQ MAILBOXID APPENDLIMIT
     items: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(Struct, frozen=True):
     """The head of APPEND; the message itself follows as literal events."""
 
     mailbox: str
@@ -163,42 +151,35 @@ class Append:
     binary: bool = False  # literal8
 
 
-@dataclass(frozen=True, slots=True)
-class Idle:
+class Idle(Struct, frozen=True):
     pass
 
 
 # --- selected ---
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Unselect:
+class Unselect(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Expunge:
+class Expunge(Struct, frozen=True):
     uids: MessageSet | None = None  # UID EXPUNGE (UIDPLUS)
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
+class Search(Struct, frozen=True):
     uid: bool
     program: "SearchKey"
     returns: frozenset[str] | None = None  # None: old form; else MIN MAX ALL COUNT SAVE (RETURN () means ALL)
     charset: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SearchKey:
+class SearchKey(Struct, frozen=True):
     """One search key as written; `name` upper case.
 
     arguments by name: AND/OR/NOT → SearchKeys; SET/UID → MessageSet; strings → str (decoded by charset);
@@ -210,8 +191,7 @@ class SearchKey:
     arguments: tuple[object, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(Struct, frozen=True):
     """BODY[…] and BINARY[…]: path of part numbers, then what of that part (RFC 9051 section 6.4.5)."""
 
     path: tuple[int, ...] = ()
@@ -219,8 +199,7 @@ class Section:
     fields: tuple[bytes, ...] = ()  # header names, as written
 
 
-@dataclass(frozen=True, slots=True)
-class FetchBody:
+class FetchBody(Struct, frozen=True):
     """A body section to fetch."""
 
     section: Section
@@ -235,8 +214,7 @@ FetchAttribute = str
 FetchItem = FetchAttribute | FetchBody
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(Struct, frozen=True):
     uid: bool
     messages: MessageSet
     items: tuple[FetchItem, ...]  # macros expanded; UID added for UID FETCH
@@ -244,8 +222,7 @@ class Fetch:
     vanished: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(Struct, frozen=True):
     uid: bool
     messages: MessageSet
     mode: Literal["=", "+", "-"]
@@ -254,15 +231,13 @@ class Store:
     unchanged_since: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Struct, frozen=True):
     uid: bool
     messages: MessageSet
     mailbox: str
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(Struct, frozen=True):
     uid: bool
     messages: MessageSet
     mailbox: str
@@ -301,13 +276,11 @@ Command = (
 
 
 # --- what only a client of other servers says; our own server does not know it ---
-@dataclass(frozen=True, slots=True)
-class Compress:
+class Compress(Struct, frozen=True):
     algorithm: str = "DEFLATE"  # RFC 4978
 
 
-@dataclass(frozen=True, slots=True)
-class NotifyGroup:
+class NotifyGroup(Struct, frozen=True):
     """event-group of RFC 5465: which mailboxes, and what of them."""
 
     mailboxes: Literal["SELECTED", "SELECTED-DELAYED", "INBOXES", "PERSONAL", "SUBSCRIBED", "SUBTREE", "MAILBOXES"]
@@ -316,21 +289,18 @@ class NotifyGroup:
     fetch: tuple[FetchItem, ...] = ()  # of MessageNew
 
 
-@dataclass(frozen=True, slots=True)
-class Notify:
+class Notify(Struct, frozen=True):
     """NOTIFY SET [STATUS] …; without groups NOTIFY NONE."""
 
     groups: tuple[NotifyGroup, ...] = ()
     status: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class GetQuotaRoot:
+class GetQuotaRoot(Struct, frozen=True):
     mailbox: str  # RFC 9208
 
 
-@dataclass(frozen=True, slots=True)
-class StoreLabels:
+class StoreLabels(Struct, frozen=True):
     """STORE of X-GM-LABELS: Gmail's labels are set like flags, and named like mailboxes."""
 
     uid: bool

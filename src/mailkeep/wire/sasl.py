@@ -18,9 +18,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from scramp import ScramException
-from scramp.utils import saslprep
-
 from mailkeep.errors import BadCredentials, ProtocolError
 
 # Strongest first: the order in which they are advertised. -PLUS is only offered with a channel binding.
@@ -76,6 +73,9 @@ def prepare(text: str) -> str:
     """SASLprep (RFC 4013), so that two ways to type one password are one. Raises ProtocolError."""
     if text.isascii() and text.isprintable():
         return text
+    from scramp import ScramException  # it takes 25 ms to import, and hardly anybody needs it
+    from scramp.utils import saslprep
+
     try:
         return str(saslprep(text))
     except ScramException:
