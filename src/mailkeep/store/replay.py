@@ -244,6 +244,16 @@ def _ops(db: apsw.Connection) -> Iterator[Op]:
 
 def _apply_op(db: apsw.Connection, op: Op) -> None:
     match op:
+        case Placed() | Flagged() | Removed() | Restored() | Rekeyed() | Known():
+            _apply_to_messages(db, op)
+        case Created() | Renamed() | Deleted() | Revived() | Subscribed() | Reserved():
+            _apply_to_mailboxes(db, op)
+        case _:
+            assert_never(op)
+
+
+def _apply_to_messages(db: apsw.Connection, op: Placed | Flagged | Removed | Restored | Rekeyed | Known) -> None:
+    match op:
         case Placed():
             db.execute(
                 "INSERT OR REPLACE INTO replay.place VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, ?)",
@@ -277,6 +287,18 @@ def _apply_op(db: apsw.Connection, op: Op) -> None:
                     "UPDATE replay.place SET fate = ?, origin = NULL WHERE key BETWEEN ? AND ? AND removed IS NOT NULL",
                     (Fate.RESTORED, low, high),
                 )
+        case Rekeyed():
+            db.executemany("UPDATE replay.place SET origin = ? WHERE key = ?", zip(op.origins, op.keys, strict=True))
+        case Known():
+            base = op.mailbox << UID_BITS
+            db.executemany(
+                "INSERT OR REPLACE INTO replay.uidl VALUES (?, ?)",
+                ((base | uid, uidl) for uid, uidl in zip(op.uids, op.uidls, strict=True)),
+            )
+
+
+def _apply_to_mailboxes(db: apsw.Connection, op: Created | Renamed | Deleted | Revived | Subscribed | Reserved) -> None:
+    match op:
         case Created():
             db.execute(
                 "INSERT OR REPLACE INTO replay.mailbox(id, name, uidvalidity, special_use, modseq) "
@@ -304,21 +326,11 @@ def _apply_op(db: apsw.Connection, op: Op) -> None:
                 db.execute("INSERT OR IGNORE INTO replay.subscription VALUES (?)", (op.name,))
             else:
                 db.execute("DELETE FROM replay.subscription WHERE name = ?", (op.name,))
-        case Rekeyed():
-            db.executemany("UPDATE replay.place SET origin = ? WHERE key = ?", zip(op.origins, op.keys, strict=True))
-        case Known():
-            base = op.mailbox << UID_BITS
-            db.executemany(
-                "INSERT OR REPLACE INTO replay.uidl VALUES (?, ?)",
-                ((base | uid, uidl) for uid, uidl in zip(op.uids, op.uidls, strict=True)),
-            )
         case Reserved():
             db.execute(
                 "UPDATE replay.mailbox SET uidnext = max(uidnext, ?), modseq = ? WHERE id = ?",
                 (op.uidnext, op.modseq, op.mailbox),
             )
-        case _:
-            assert_never(op)
 
 
 def _keys(mailbox: int, uids: bytes) -> Iterator[tuple[int, int]]:
