@@ -104,6 +104,7 @@ def test_exit_codes_say_whether_all_is_there(data: Path) -> None:
         ("push", "ann", "nowhere"),
         ("migrate", "small"),
         ("migrate", "small", "small"),
+        ("push", "ann", "small", "--folder", "Wrok"),
     ):
         assert "error" in facts(*wrong, data=data, code=2)
 

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -102,7 +102,7 @@ class Push:
         connection, self._listed = await self._list()
         self.report.append_max = append_max(connection)
         sources, self.report.left_out = await asyncio.to_thread(list_sources, self.account, self.selection)
-        placed = self._place(connection, sources)
+        placed = self._place(connection)
         listed = {box.name: box for box in self._listed}
         due = []
         for source in sources:
@@ -144,7 +144,7 @@ class Push:
             raise _Later(seconds)
         await self._pause(seconds)
 
-    def _place(self, connection: ImapConnection, sources: Sequence[Source]) -> dict[str, Placed]:
+    def _place(self, connection: ImapConnection) -> dict[str, Placed]:
         """Where each mailbox goes. All of ours take part, so that names do not depend on the filters."""
         boxes = self.account.mailboxes()
         by_id = {box.id: box.name for box in boxes}
@@ -364,13 +364,17 @@ async def _status(connection: ImapConnection, name: str) -> dict[str, int] | Non
 async def push(context: Context, account: Account, remote: Remote, *, plan: bool = False) -> PushReport:
     """Bring what `context.selection` takes of the account to the remote; with `plan`, only say what that would be.
 
-    Never raises for what the server does: the report says it. Raises UsageError for a remote that takes no mail, and
-    StoreError of a bad store.
+    Never raises for what the server does: the report says it. Raises UsageError for a remote that takes no mail and
+    for filters that take no folder, and StoreError of a bad store.
     """
     selection = context.selection or Selection()
     report = PushReport(
         account.info.name, remote.name, remote.settings.host, plan, selection.describe(), seconds=time.monotonic()
     )
+    sources, others = await asyncio.to_thread(list_sources, account, selection)
+    if not sources:
+        some = ", ".join(others[:8]) + (" …" if len(others) > 8 else "")
+        raise UsageError(f"the filters take no folder of {account.info.name}; there are {some}")
     work = Push(context, account, remote, report, plan, selection)
     await guarded(work, work.run)
     return report

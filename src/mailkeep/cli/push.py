@@ -281,7 +281,7 @@ def tell_push(out: Out, report: "PushReport") -> None:
         there = f"{report.total('there'):,} of {report.total('chosen'):,} there"
         out.say(f"{report.remote}: {plural(copied, 'message')} ({size}) copied; {there}, in {report.seconds:.1f} s.")
     for folder in report.folders:
-        if folder.note is not None:
+        if folder.note is not None and (report.planned or not folder.note.startswith("the server's folder")):
             out.say(f"  {folder.mailbox} goes to {folder.name}: {folder.note}")
     if report.left_out:
         out.say(f"  {plural(len(report.left_out), 'folder')} left out by the filters")
