@@ -115,7 +115,7 @@ def test_ctrl_c_writes_down_what_is_there(data: Path) -> None:
         process = subprocess.Popen(
             [*program(), "push", "ann", "target", "--data", str(data)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        while len(server.commands(rb"APPEND")) < 10:
+        while process.poll() is None and len(server.commands(rb"APPEND")) < 10:
             os.sched_yield()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
