@@ -9,6 +9,7 @@ The hard idea is that nothing here believes it is the first to see a message: an
 nothing when that is known, and after a changed UIDVALIDITY content decides before anything is added (see `recognise`).
 """
 
+import functools
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -40,6 +41,17 @@ FILTERED_AGAIN: Final = frozenset((State.FILTERED, State.TOO_LARGE))
 
 def clean_flags(names: Iterable[str]) -> Flags:
     """A server's flags as ours: \\Recent, and what cannot be kept as a flag here, left out; so many, not more."""
+    if isinstance(names, frozenset) and sum(map(len, names)) <= 256:
+        return _remembered(names)
+    return _cleaned(names)
+
+
+@functools.lru_cache(maxsize=1024)
+def _remembered(names: frozenset[str]) -> Flags:
+    return _cleaned(names)
+
+
+def _cleaned(names: Iterable[str]) -> Flags:
     found = set()
     for name in names:
         with suppress(ProtocolError):
@@ -189,6 +201,8 @@ class Books:
     def known_by_origin(self, uids: Sequence[int]) -> "array[int]":
         """Of UIDs that have no row: what is here nevertheless (a repair loses rows, never origins)."""
         found = array("I")
+        if not self.account.has_origins(self.origin(0)[:-4]):
+            return found
         for start in range(0, len(uids), STEP):
             origins = {self.origin(uid): uid for uid in uids[start : start + STEP]}
             found.extend(sorted(origins[origin] for origin in self.account.find_origins(list(origins))))

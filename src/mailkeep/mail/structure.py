@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 
+from msgspec import Struct
+
 from mailkeep.mail.address import ADDRESSES_MAX, Address, parse_addresses
 from mailkeep.mail.header import Buffer, decode_base64, decode_charset, decode_words
 from mailkeep.mail.mime import FIELD_SEPARATOR, ContentType, Params, Part, scan
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(Struct, frozen=True, array_like=True, gc=False):
     """All that the store keeps of a message besides its bytes."""
 
     size: int

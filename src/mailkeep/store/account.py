@@ -356,6 +356,11 @@ class Account:
                 known.update(origin for (origin,) in rows)
         return known
 
+    def has_origins(self, head: bytes) -> bool:
+        """Whether any message, or tombstone of one, has an origin that begins so. Much faster than `find_origins`."""
+        with self._read() as db:
+            return remote_rows.has_origins(db, head)
+
     def find_origins(self, origins: Sequence[bytes]) -> dict[bytes, Origin]:
         """Where those are that were appended before: (mailbox id, uid, live). Not live: expunged here meanwhile."""
         with self._read() as db:

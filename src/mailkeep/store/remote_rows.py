@@ -14,6 +14,7 @@ not journalled: a repair that finds no readable database leaves them empty, and 
 here by origin and fetches nothing of it twice; what was expunged so long ago that its tombstone is gone comes again.
 """
 
+import functools
 import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +29,7 @@ from mailkeep.errors import LimitReached, MailboxMissing
 from mailkeep.mail.flags import Flags
 from mailkeep.mail.ids import MailboxId
 from mailkeep.store.ledger import Ledger
-from mailkeep.store.schema import UID_BITS, UID_MASK, Fate, select, select_row
+from mailkeep.store.schema import UID_BITS, UID_MASK, Fate, select, select_row, select_value
 
 ORIGINS_STEP: Final = 500  # of SQLite's variables
 RECOGNISE_STEP: Final = 2000
@@ -97,8 +98,13 @@ class Recognisable(NamedTuple):
 
 def origin_of(remote: int, name: str, uidvalidity: int, uid: int) -> bytes:
     """What a message of an IMAP remote is known by: 16 bytes. `name`: the mailbox, as the server names it, decoded."""
+    return _origin_head(remote, name, uidvalidity) + uid.to_bytes(4, "big")
+
+
+@functools.lru_cache(maxsize=256)
+def _origin_head(remote: int, name: str, uidvalidity: int) -> bytes:
     place = hashlib.blake2b(f"{remote}\0{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return place + uidvalidity.to_bytes(4, "big") + uid.to_bytes(4, "big")
+    return place + uidvalidity.to_bytes(4, "big")
 
 
 def pop_origin_of(remote: int, uidl: bytes) -> bytes:
@@ -150,6 +156,12 @@ def rows(db: apsw.Connection, box_id: int) -> list[tuple[int, State, int | None,
     return [
         (key & UID_MASK, State(state), gone, detail) for key, state, gone, detail in select(db, sql, _range(box_id))
     ]
+
+
+def has_origins(db: apsw.Connection, head: bytes) -> bool:
+    """Whether there is any message with an origin that begins so."""
+    sql = "SELECT EXISTS (SELECT 1 FROM message WHERE origin > ? AND origin < ?)"
+    return bool(select_value(db, sql, (head, head + b"\xff" * 16)))
 
 
 def find_origins(db: apsw.Connection, origins: Sequence[bytes]) -> dict[bytes, Origin]:

@@ -25,6 +25,11 @@ FLAGS_LINE = re.compile(
     rb"\* ([0-9]{1,10}) FETCH \((?:UID ([0-9]{1,10}) )?FLAGS \(([^()\r\n]*)\)(?: UID ([0-9]{1,10}))?"
     rb"(?: MODSEQ \(([0-9]{1,18})\))?\)\r\n"
 )
+# A whole message as it was asked for, up to its octets: seq, uid, flags, date, size, modseq, label, octets.
+BODY_HEAD = re.compile(
+    rb"\* ([0-9]{1,10}) FETCH \(UID ([0-9]{1,10}) FLAGS \(([^()\r\n]*)\) INTERNALDATE \"([^\"\r\n]*)\""
+    rb" RFC822\.SIZE ([0-9]{1,18})(?: MODSEQ \(([0-9]{1,18})\))? (BODY\[\]|RFC822) \{([0-9]{1,10})\}\r\n"
+)
 FETCH_HEAD = re.compile(rb"\* +([0-9]{1,10}) +(UID)?FETCH +\(", re.IGNORECASE)
 # The items of every sync, as nearly all servers write them.
 _SIMPLE = re.compile(
@@ -153,6 +158,20 @@ def parse_fetch(data: bytes, pos: int, end: int) -> Fetched:
     if head is None:
         raise ProtocolError("Expected FETCH")
     return _Items(head).read(data, head.end(), end)
+
+
+def parse_body(head: re.Match[bytes], data: bytes, start: int, stop: int) -> Fetched:
+    """The answer whose beginning is `head`, a match of BODY_HEAD, and whose octets are data[start:stop]."""
+    seq, uid, flags, date, size, modseq, label, _ = head.groups()
+    return Fetched(
+        int(seq),
+        _uid(int(uid)),
+        flag_names(flags),
+        None if modseq is None else int(modseq),
+        unix_time(date),
+        int(size),
+        {label: data[start:stop]},
+    )
 
 
 def fetch_head(text: bytes) -> tuple[bytes, Fetched] | None:

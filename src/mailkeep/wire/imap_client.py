@@ -22,11 +22,13 @@ from mailkeep.errors import PeerLimitError, ProtocolError
 from mailkeep.mail.ids import UID_MAX
 from mailkeep.wire.imap_answer import Answer, BodyChunk, BodyStart, Continue, Fetched, Status, Unknown
 from mailkeep.wire.imap_answer_fetch import (
+    BODY_HEAD,
     FETCH_HEAD,
     FLAGS_LINE,
     STREAMED_TOKEN,
     fetch_head,
     flag_names,
+    parse_body,
     parse_fetch,
 )
 from mailkeep.wire.imap_answer_parse import TEXTUAL, UNKNOWN_MAX, parse_answer
@@ -265,6 +267,15 @@ class ImapClient:
             if self._pieces and not self._join():
                 return None
             data, scan = self._data, self._scan
+            if not self._moved:
+                head = BODY_HEAD.match(data, self._pos)
+                if head is not None and (after := head.end() + int(head[8]) + 3) <= len(data):
+                    stop = after - 3
+                    if data.startswith(b")\r\n", stop) and stop - head.end() <= self.inline_max:
+                        self._pos = self._scan = after
+                        if after == len(data):
+                            self._data, self._pos, self._scan = b"", 0, 0
+                        return parse_body(head, data, head.end(), stop)
             end = data.find(b"\n", scan) if scan <= len(data) else -1
             if end < 0:
                 self._unfinished()
