@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mailkeep.store import renderer as module
 from mailkeep.mail.rendering import work
+from mailkeep.store import renderer as module
 from mailkeep.store.renderer import Renderer
 from mailkeep.store.staging import Staged
 from tests.messages import corpus, numbered
