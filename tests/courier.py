@@ -13,6 +13,7 @@ hands the connection to Courier's `imapd`, just as Courier's `imaplogin` does: a
 Any user name logs in; its mailbox is made on first use.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.programs import ProgramMissing
+from tests.programs import ProgramMissing, find_program
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mailkeep-tests" / "courier"
 PACKAGES = (
@@ -32,6 +33,8 @@ PACKAGES = (
     "libpcre3",
 )
 CAPABILITY = "IMAP4rev1 UIDPLUS CHILDREN NAMESPACE THREAD=ORDEREDSUBJECT THREAD=REFERENCES SORT QUOTA IDLE"
+# It asks for gamin, a daemon that tells of changed files, and waits a second for it at each log-in: none is there.
+NO_GAMIN = "int FAMErrno;\nint FAMOpen(void *connection) { return -1; }\n"
 _LOGIN = re.compile(rb'(\S+) LOGIN "?([^ "]+)"? "?([^ "\r\n]+)"?\r\n', re.IGNORECASE)
 _COMMAND = re.compile(rb"(\S+) (\S+)[^\r\n]*\r\n")
 
@@ -44,6 +47,10 @@ def unpack(root: Path = CACHE) -> None:
     subprocess.run(["apt-get", "-q", "download", *PACKAGES], cwd=debs, check=True, stdin=subprocess.DEVNULL)
     for deb in sorted(debs.glob("*.deb")):
         subprocess.run(["dpkg", "-x", str(deb), str(root / "root")], check=True)
+    with contextlib.suppress(ProgramMissing):
+        compiler = find_program("cc")
+        (root / "fam.c").write_text(NO_GAMIN)
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", str(root / "fam.so"), str(root / "fam.c")], check=True)
 
 
 class Courier:
@@ -58,6 +65,8 @@ class Courier:
             raise ProgramMissing("Courier is not on this machine: python -m tests.courier")
         libraries = {path.parent for path in (root / "root").rglob("*.so*")}
         self._environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(sorted(map(str, libraries)))}
+        if (root / "fam.so").exists():
+            self._environment["LD_PRELOAD"] = str(root / "fam.so")
         self.directory = directory
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -70,6 +79,7 @@ class Courier:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with connection:
                 self._log_in(connection)
 

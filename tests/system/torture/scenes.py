@@ -22,7 +22,7 @@ from mailkeep.store.store import Store
 from mailkeep.testing import Faulty
 from mailkeep.testing.faults import Break
 from mailkeep.testing.state import State
-from tests.backup.targets import Message, contents_of_faulty, fill, without_empty
+from tests.backup.targets import Login, Message, contents_of_faulty, faulty_login, fill, without_empty
 from tests.messages import bulk, numbered, ugly
 from tests.steps import Nursery, Run
 
@@ -90,15 +90,14 @@ def bodies(contents: Contents) -> "Counter[bytes]":
     return Counter(data for counted in contents.values() for _, _, data in counted.elements())
 
 
-def add_remote(root: Path, name: str, account: str, server: Faulty, **settings: Any) -> None:
+def add_remote(root: Path, name: str, account: str, login: Login, **settings: Any) -> None:
     """A remote with its password sealed; the account is made if there is none."""
     store = Store.open(root)
     try:
         info = store.directory.find(account) or store.directory.add(account)
-        protocol = settings.pop("protocol", "imap")
-        port = server.pop3_port if protocol == "pop3" else server.imap_port
-        made = Settings(protocol, "127.0.0.1", port, server.user, **{"tls": "none", **settings})
-        sealed = seal.seal(root, name, seal.Kept(password=server.password))
+        chosen = {"protocol": "imap", "tls": "none", **settings}
+        made = Settings(host=login.host, port=login.port, user=login.user, **chosen)
+        sealed = seal.seal(root, name, seal.Kept(password=login.password))
         store.remotes.add(name, info.id, settings=pack(made), secret=sealed)
     finally:
         store.close()
@@ -256,7 +255,7 @@ def _mail(server: Faulty) -> None:
 
 
 def _here(stage: Stage) -> None:
-    add_remote(stage.root, "there", "ann", stage.server)
+    add_remote(stage.root, "there", "ann", faulty_login(stage.server))
 
 
 def _pulled(stage: Stage) -> None:
@@ -288,7 +287,7 @@ def _changes(server: Faulty) -> None:
 def _with_policy(**settings: str) -> Callable[[Stage], None]:
     def here(stage: Stage) -> None:
         gone = settings.pop("hide", None)
-        add_remote(stage.root, "there", "ann", stage.server, **settings)
+        add_remote(stage.root, "there", "ann", faulty_login(stage.server), **settings)
         if gone:
             store = Store.open(stage.root)
             store.directory.set_gone("ann", "hide")
@@ -345,9 +344,13 @@ def _drop(server: Faulty) -> None:
     put(server, "INBOX", [*bulk(11, seed=5), numbered(1), numbered(2, size=9000), *odd])
 
 
+def pop3_login(server: Faulty) -> Login:
+    return Login(server.pop3_port, server.user, server.password)
+
+
 def _pop3(leave: str) -> Callable[[Stage], None]:
     def here(stage: Stage) -> None:
-        add_remote(stage.root, "there", "ann", stage.server, protocol="pop3", leave=leave)
+        add_remote(stage.root, "there", "ann", pop3_login(stage.server), protocol="pop3", leave=leave)
 
     return here
 
@@ -381,7 +384,7 @@ def _dropped(*, emptied: bool) -> Callable[[Stage], None]:
 
 
 def _to_push(stage: Stage) -> None:
-    add_remote(stage.root, "there", "spare", stage.server)
+    add_remote(stage.root, "there", "spare", faulty_login(stage.server))
     store = Store.open(stage.root)
     store.directory.add("ann")
     account = store.account("ann")

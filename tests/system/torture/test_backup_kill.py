@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mailkeep.testing import Faulty
+from tests.backup.targets import faulty_login
 from tests.messages import bulk
 from tests.steps import KILLS, Nursery, build, command
 from tests.system.torture.scenes import (
@@ -29,7 +30,7 @@ from tests.system.torture.scenes import (
     without_gone,
 )
 
-STEPS_SHORT, COMMANDS_SHORT = 4, 2
+STEPS_SHORT, COMMANDS_SHORT = 3, 1
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_killed_again_and_again_it_comes_to_its_end(
     command_line = (*PULL, "--json", "--data", str(root))
     with Faulty() as server:
         put(server, "INBOX", mail)
-        add_remote(root, "there", "ann", server)
+        add_remote(root, "there", "ann", faulty_login(server))
         shutil.copytree(root, tmp_path / "begun")
         steps = command(library, root, *command_line).steps
         shutil.rmtree(root)
