@@ -239,6 +239,14 @@ def test_junk_in_listings_is_left_out() -> None:
     assert pop3_client.parse_uidl(junk) == {1: b"a", 4: b"with space", 5: b"\xff\xfe", 6: b"a", 9: b"lf"}
 
 
+def test_blanks_in_a_listing_cost_no_more_than_they_are_long() -> None:
+    blanks = b" \t" * 900
+    for odd in (b"1 " + blanks + b"\rx", b"1 a" + blanks + b"\rx", blanks + b"1" + blanks, b"1 " + blanks * 1000):
+        listing = (odd + b"\r\n") * 20 + b"2 b" + blanks[:100] + b"\r\n"
+        assert pop3_client.parse_uidl(listing) == {2: b"b"}  # years, if each blank were tried as each thing
+        assert pop3_client.parse_list(listing) == {}
+
+
 def test_stat() -> None:
     assert pop3_client.parse_stat("3 400") == (3, 400)
     assert pop3_client.parse_stat("3 400 octets") == (3, 400)

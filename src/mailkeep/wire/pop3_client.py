@@ -31,6 +31,7 @@ from mailkeep.errors import PeerLimitError, ProtocolError
 
 LINE_MAX: Final = 16_384  # of a status line; RFC 2449 gives 512, a SASL challenge may have 12,288 (RFC 5034 section 4)
 UIDL_MAX: Final = 1000  # RFC 1939 gives 70; what is longer is no identifier but junk
+UIDL_LINE_MAX: Final = 2 * UIDL_MAX
 CAPABILITIES_MAX: Final = 200
 
 # What a command awaits.
@@ -43,7 +44,8 @@ _CODE: Final = re.compile(r"\[([A-Za-z][A-Za-z/-]{0,63})\] ?")
 # The greeting's timestamp is a msg-id (RFC 1939 section 7); only what can be one is signed (CVE-2007-1558).
 _TIMESTAMP: Final = re.compile(r"<[\x21-\x3b\x3d\x3f\x41-\x7e]{1,200}@[\x21-\x3b\x3d\x3f\x41-\x7e]{1,200}>")
 _LIST_LINE: Final = re.compile(rb"^[ \t]*(\d{1,10})[ \t]+(\d{1,15})\b[^\n]*$", re.MULTILINE)
-_UIDL_LINE: Final = re.compile(rb"^[ \t]*(\d{1,10})[ \t]+([^\r\n]+?)[ \t]*\r?$", re.MULTILINE)
+_LINE: Final = re.compile(rb"[^\n]+")
+_UIDL_LINE: Final = re.compile(rb"[ \t]*(\d{1,10})[ \t]+([^ \t\r][^\r]*)")  # of a line with no blanks at its end
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _END_LF: Final = re.compile(rb"\n\.\r?\n")
 _END_MIXED: Final = re.compile(rb"\n\.\r\n")
@@ -319,8 +321,8 @@ def parse_stat(text: str) -> tuple[int, int]:
 def parse_list(data: bytes) -> dict[int, int]:
     """LIST → number → octets, as far as they are numbers. Of a number that comes twice, the first line counts."""
     found: dict[int, int] = {}
-    for number, size in _LIST_LINE.findall(data):
-        found.setdefault(int(number), int(size))
+    for match in _LIST_LINE.finditer(data):
+        found.setdefault(int(match[1]), int(match[2]))
     return found
 
 
@@ -328,11 +330,15 @@ def parse_uidl(data: bytes) -> dict[int, bytes]:
     """UIDL → number → identifier. Left out: lines without one, and identifiers with control characters or too long.
 
     More than RFC 1939 section 7 allows is taken (spaces, 8-bit): it only needs to stay the same. They may repeat.
+    Line by line, each no longer than it can be: blanks may stand in many places, and a regex over all would try each.
     """
     found: dict[int, bytes] = {}
-    for number, uidl in _UIDL_LINE.findall(data):
-        if len(uidl) <= UIDL_MAX and not _CONTROL.search(uidl):
-            found.setdefault(int(number), uidl)
+    for line in _LINE.finditer(data):
+        if line.end() - line.start() > UIDL_LINE_MAX:
+            continue
+        match = _UIDL_LINE.fullmatch(line[0].removesuffix(b"\r").rstrip(b" \t"))
+        if match is not None and len(match[2]) <= UIDL_MAX and not _CONTROL.search(match[2]):
+            found.setdefault(int(match[1]), match[2])
     return found
 
 
