@@ -7,11 +7,12 @@ store. What is compared are messages with their bytes, flags, dates and mailboxe
 """
 
 import os
+import random
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -19,10 +20,9 @@ from typing import Any, Self
 from mailkeep.backup import seal
 from mailkeep.backup.settings import Settings, pack
 from mailkeep.store.store import Store
-from mailkeep.testing import Faulty
-from mailkeep.testing.faults import Break
+from mailkeep.testing import Break, Faulty, Proxy
 from mailkeep.testing.state import State
-from tests.backup.targets import Login, Message, contents_of_faulty, faulty_login, fill, without_empty
+from tests.backup.targets import Login, Message, contents_of_faulty, fill, without_empty
 from tests.messages import bulk, numbered, ugly
 from tests.steps import Nursery, Run
 
@@ -36,11 +36,18 @@ FLAGS: tuple[tuple[str, ...], ...] = (
     (),
 )
 
-# Few messages make many batches.
+# Few messages make many batches, and waits take no time.
 TUNE = """
-from mailkeep.backup import books, pop3_pull, pull_folder, push_folder
+import asyncio, time
+from mailkeep.backup import books, imap_bodies, pop3_pull, pull_folder, push, sync
 pull_folder.BATCH_MESSAGES = pop3_pull.BATCH_MESSAGES = 4
 books.STEP = 3
+passed = [0.0]
+async def sleep(seconds):
+    passed[0] += seconds
+    await asyncio.sleep(0)
+imap_bodies.Clock.__init__.__defaults__ = (lambda: time.time() + passed[0], sleep)
+pop3_pull.PAUSE_S = push.WAIT_FIRST_S = sync.WAIT_FIRST_S = 0.0
 """
 
 
@@ -119,6 +126,7 @@ class Scene:
     kind: str = "plain"
     faults: dict[str, Any] = field(default_factory=dict)
     safe: Callable[["Stage"], None] = lambda stage: None  # holds at any moment
+    pop3: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -145,16 +153,36 @@ class Deadly(State):
 
 
 class Stage:
-    """A scene being played. `root` is the store, `server` what is there; both are new after each `set`."""
+    """A scene being played. `root` is the store, `server` what is there; both are new after each `set`.
 
-    def __init__(self, scene: Scene, nursery: Nursery, place: Path) -> None:
+    `far`: the way to the server is a `proxy`, whose line can be cut.
+    """
+
+    def __init__(
+        self, scene: Scene, nursery: Nursery, place: Path, *, far: bool = False, thorough: bool = True
+    ) -> None:
         self.scene, self.nursery = scene, nursery
         self.place = place
         self.root = place / "store"
         self.server = Faulty()
         self.expected: Contents = {}  # here, after a run that nothing has disturbed
+        self.proxy = Proxy(("127.0.0.1", 0)) if far else None
+        self.thorough = thorough
         self._ports = (0, 0)
         self.runs = 0
+
+    @property
+    def login(self) -> Login:
+        """Where the remote of the scene is."""
+        port = self._own_port
+        if self.proxy is not None:
+            self.proxy.to = ("127.0.0.1", port)
+            port = self.proxy.port
+        return Login(port, self.server.user, self.server.password)
+
+    @property
+    def _own_port(self) -> int:
+        return self.server.pop3_port if self.scene.pop3 else self.server.imap_port
 
     @contextmanager
     def set(self) -> Iterator[Self]:
@@ -164,11 +192,11 @@ class Stage:
         first = not begun.exists()
         if not first:
             shutil.copytree(begun, self.root, symlinks=True)
-        # What the server gives out (UIDVALIDITY, dates, ids) is the same each time, as the numbers begin anew.
+        # What the server gives out (UIDVALIDITY, UIDs) is the same each time.
         imap, pop3 = self._ports
         server = Faulty(scene.kind, imap_port=imap, pop3_port=pop3, **scene.faults)
         scene.there(server)
-        with server:
+        with server, self.proxy or nullcontext():
             self.server = server
             self._ports = (server.imap_port, server.pop3_port)
             if first:
@@ -208,6 +236,8 @@ class Stage:
         assert run.code == 0, f"{told}: then it ended with {run.code}: {run.out}{run.err}"
         assert equal_of(run), f"{told}: {run.out}"
         self.compare(told)
+        if not self.thorough:
+            return
         run = self.play(*self.scene.arguments, "--json")
         assert run.code == 0 and equal_of(run), f"{told}: the third run ended with {run.code}: {run.out}{run.err}"
         assert brought(run) == 0, f"{told}: came once more: {run.out}"
@@ -225,6 +255,14 @@ class Stage:
     def sound(self, told: str) -> None:
         done = self.play("verify")
         assert done.code == 0, f"{told}: {done.out}{done.err}"
+
+
+def some(count: int, few: int, rng: random.Random, *, full: bool) -> list[int]:
+    """Which of 1 … count: all, or so many, spread evenly and moved by chance."""
+    if full:
+        return list(range(1, count + 1))
+    width = count / few
+    return [1 + int(width * (index + rng.random())) for index in range(few)]
 
 
 def short(messages: "Counter[Message]") -> list[tuple[Any, ...]]:
@@ -255,7 +293,7 @@ def _mail(server: Faulty) -> None:
 
 
 def _here(stage: Stage) -> None:
-    add_remote(stage.root, "there", "ann", faulty_login(stage.server))
+    add_remote(stage.root, "there", "ann", stage.login)
 
 
 def _pulled(stage: Stage) -> None:
@@ -284,11 +322,10 @@ def _changes(server: Faulty) -> None:
     put(server, "Fresh", [numbered(n) for n in range(60, 66)])
 
 
-def _with_policy(**settings: str) -> Callable[[Stage], None]:
+def _with_policy(*, hide: bool = False, **settings: str) -> Callable[[Stage], None]:
     def here(stage: Stage) -> None:
-        gone = settings.pop("hide", None)
-        add_remote(stage.root, "there", "ann", faulty_login(stage.server), **settings)
-        if gone:
+        add_remote(stage.root, "there", "ann", stage.login, **settings)
+        if hide:
             store = Store.open(stage.root)
             store.directory.set_gone("ann", "hide")
             store.close()
@@ -344,13 +381,9 @@ def _drop(server: Faulty) -> None:
     put(server, "INBOX", [*bulk(11, seed=5), numbered(1), numbered(2, size=9000), *odd])
 
 
-def pop3_login(server: Faulty) -> Login:
-    return Login(server.pop3_port, server.user, server.password)
-
-
 def _pop3(leave: str) -> Callable[[Stage], None]:
     def here(stage: Stage) -> None:
-        add_remote(stage.root, "there", "ann", pop3_login(stage.server), protocol="pop3", leave=leave)
+        add_remote(stage.root, "there", "ann", stage.login, protocol="pop3", leave=leave)
 
     return here
 
@@ -384,7 +417,7 @@ def _dropped(*, emptied: bool) -> Callable[[Stage], None]:
 
 
 def _to_push(stage: Stage) -> None:
-    add_remote(stage.root, "there", "spare", faulty_login(stage.server))
+    add_remote(stage.root, "there", "spare", stage.login)
     store = Store.open(stage.root)
     store.directory.add("ann")
     account = store.account("ann")
@@ -403,11 +436,22 @@ SCENES = (
     Scene("first pull", PULL, _mail, _here, _same),
     Scene("pull of changes", PULL, _mail, _pulled, _same, _changes),
     Scene("pull into a mirror", PULL, _mail, _with_policy(gone="mirror"), _same, _changes),
-    Scene("pull, gone out of sight", PULL, _mail, _with_policy(hide="yes"), _same, _changes),
+    Scene("pull, gone out of sight", PULL, _mail, _with_policy(hide=True), _same, _changes),
     Scene("first pull of Gmail", PULL, _labelled, _here, _gmail_same, kind="gmail"),
     Scene("pull of Gmail's changes", PULL, _labelled, _pulled, _gmail_same, _labels_later, kind="gmail"),
-    Scene("POP3, kept", PULL, _drop, _pop3("keep"), _dropped(emptied=False), kind="pop3", safe=_nothing_lost),
-    Scene("POP3, deleted", PULL, _drop, _pop3("delete"), _dropped(emptied=True), safe=_nothing_lost),
-    Scene("POP3, verified", PULL, _drop, _pop3("verified"), _dropped(emptied=True), kind="pop3", safe=_nothing_lost),
+    Scene(
+        "POP3, kept", PULL, _drop, _pop3("keep"), _dropped(emptied=False), kind="pop3", safe=_nothing_lost, pop3=True
+    ),
+    Scene("POP3, deleted", PULL, _drop, _pop3("delete"), _dropped(emptied=True), safe=_nothing_lost, pop3=True),
+    Scene(
+        "POP3, verified",
+        PULL,
+        _drop,
+        _pop3("verified"),
+        _dropped(emptied=True),
+        kind="pop3",
+        safe=_nothing_lost,
+        pop3=True,
+    ),
     Scene("push", ("push", "ann", "there"), lambda server: None, _to_push, _pushed),
 )

@@ -6,7 +6,6 @@ killed before it, in the middle of it, after it.
 
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,10 @@ import pytest
 from mailkeep.testing import Faulty
 from tests.backup.targets import faulty_login
 from tests.messages import bulk
-from tests.steps import KILLS, Nursery, build, command
+from tests.steps import KILLS, Nursery, command
 from tests.system.torture.scenes import (
     PULL,
     SCENES,
-    TUNE,
     Scene,
     Stage,
     add_remote,
@@ -27,36 +25,18 @@ from tests.system.torture.scenes import (
     equal_of,
     look,
     put,
+    some,
     without_gone,
 )
 
 STEPS_SHORT, COMMANDS_SHORT = 3, 1
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("steps"))
-
-
-@pytest.fixture(scope="module")
-def nursery(library: Path) -> Iterator[Nursery]:
-    with Nursery(library, tune=TUNE) as ready:
-        yield ready
-
-
-def some(count: int, short: int, rng: random.Random, *, full: bool) -> list[int]:
-    """Which of 1 … count: all, or so many, spread evenly and moved by chance."""
-    if full:
-        return list(range(1, count + 1))
-    width = count / short
-    return [1 + int(width * (index + rng.random())) for index in range(short)]
-
-
 @pytest.mark.parametrize("scene", SCENES, ids=str)
 def test_killed_at_any_step_the_same_command_ends_it(
     scene: Scene, nursery: Nursery, tmp_path: Path, rng: random.Random, full: bool
 ) -> None:
-    stage = Stage(scene, nursery, tmp_path)
+    stage = Stage(scene, nursery, tmp_path, thorough=full)
     steps, commands = stage.whole()
     killed = 0
     for number in some(steps, STEPS_SHORT, rng, full=full):
