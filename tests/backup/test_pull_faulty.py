@@ -15,8 +15,11 @@ from mailkeep.backup import pull as pulling
 from mailkeep.backup.imap_bodies import Clock
 from mailkeep.backup.imap_remote import ImapConnection
 from mailkeep.backup.ledger import RemoteReport
+from mailkeep.backup.schedule import NEVER, Schedule, due_at
 from mailkeep.backup.settings import find_remote
-from mailkeep.errors import StoreFull
+from mailkeep.backup.states import read_state
+from mailkeep.errors import BadCredentials, StoreFull
+from mailkeep.store.locks import locked
 from mailkeep.testing import Break, Busy, Cut, Faults, Faulty, Ill, Proxy
 from tests.backup.archive import NAME, Archive
 from tests.messages import numbered, ugly
@@ -358,3 +361,36 @@ def test_a_recognition_that_is_broken_off_goes_on_though_numbers_change_again(
         assert [data for data, _, flags in archive.mailbox("INBOX") if "$Gone" in flags] == [numbered(0)]
         ways = [folder.way for folder in archive.pull().folders]
         assert set(ways) == {"unchanged"}
+
+
+def test_who_watches_tries_a_refused_log_in_once(tmp_path: Path) -> None:
+    """Neither the next pull nor the wait for news tries the password again; and the schedule lets it be as well."""
+
+    async def watched(archive: Archive, *, then: str | None = None) -> list[RemoteReport]:
+        reports = []
+        remote = find_remote(archive.store, NAME)
+        async for report in pulling.follow(archive.context(), remote, poll_s=0.01):
+            reports.append(report)
+            if then is not None:
+                server.change(login_refused=then)
+        return reports
+
+    with Faulty("plain", login_refused="[AUTHENTICATIONFAILED] no") as server, archive_of(server, tmp_path) as archive:
+        fill(server, 1)
+        (report,) = asyncio.run(watched(archive))
+        assert isinstance(report.failure, BadCredentials)
+        assert len(server.commands(rb"AUTHENTICATE|LOGIN")) == 1
+        assert due_at(Schedule(60), read_state(find_remote(archive.store, NAME).state), now=1 << 40) == NEVER
+        server.change(login_refused=None)
+        first, second = asyncio.run(watched(archive, then="[AUTHENTICATIONFAILED] no more"))
+        assert first.equal
+        assert isinstance(second.failure, BadCredentials)
+        assert len(server.commands(rb"AUTHENTICATE|LOGIN")) == 3
+        # What did not get as far as to log in does not lift it.
+        lock = archive.account.path / f"remote-{find_remote(archive.store, NAME).id}.lock"
+        with locked(lock, alone=True, busy=""):
+            assert "under way" in (archive.pull().error or "")
+        assert read_state(find_remote(archive.store, NAME).state)["last"]["refused"]
+        server.change(login_refused=None)
+        archive.pull()
+        assert not read_state(find_remote(archive.store, NAME).state)["last"]["refused"]

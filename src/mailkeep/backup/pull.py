@@ -33,6 +33,7 @@ from mailkeep.backup.recognise import sample
 from mailkeep.backup.settings import Password, Remote, Token
 from mailkeep.backup.states import save_report
 from mailkeep.errors import (
+    BadCredentials,
     ConfigError,
     LoginError,
     MailkeepError,
@@ -455,19 +456,28 @@ def _mark_removed(run: Run, box: RemoteBox) -> None:
 
 
 async def follow(context: Context, remote: Remote, *, poll_s: float = 300.0) -> AsyncIterator[RemoteReport]:
-    """`pull`, and again when the server tells of news, or every `poll_s`, until told to stop. Yields each report."""
+    """`pull`, and again when the server tells of news, or every `poll_s`, until told to stop. Yields each report.
+
+    Ends too when a log-in is refused: trying that again is how accounts get locked.
+    """
     wait_s = WAIT_FIRST_S
     while not context.stop.is_set():
         report = await pull(context, remote)
         yield report
-        if context.stop.is_set():
+        if context.stop.is_set() or isinstance(report.failure, BadCredentials):
             return
         if report.error is not None:
             await _pause(context, wait_s)
             wait_s = min(wait_s * 2, WAIT_MAX_S)
             continue
         wait_s = WAIT_FIRST_S
-        await _wait_for_news(context, remote, poll_s)
+        refused = await _wait_for_news(context, remote, poll_s)
+        if refused is not None:
+            report = RemoteReport(remote.name, report.account, remote.settings.host, context.now())
+            report.error, report.failure = refused.text, refused
+            save_report(context.store, remote, report)
+            yield report
+            return
 
 
 async def _pause(context: Context, seconds: float) -> None:
@@ -477,10 +487,11 @@ async def _pause(context: Context, seconds: float) -> None:
         return
 
 
-async def _wait_for_news(context: Context, remote: Remote, poll_s: float) -> None:
+async def _wait_for_news(context: Context, remote: Remote, poll_s: float) -> BadCredentials | None:
+    """Until there is a reason to pull. Returns the error when the log-in is refused."""
     if remote.settings.protocol == "pop3":
         await _pause(context, poll_s)
-        return
+        return None
     watching = asyncio.ensure_future(_watch(context, remote, poll_s))
     stop = asyncio.ensure_future(context.stop.wait())
     try:
@@ -488,15 +499,18 @@ async def _wait_for_news(context: Context, remote: Remote, poll_s: float) -> Non
     finally:
         for task in (watching, stop):
             task.cancel()
-        await asyncio.gather(watching, stop, return_exceptions=True)
+        ends = await asyncio.gather(watching, stop, return_exceptions=True)
+    return next((end for end in ends if isinstance(end, BadCredentials)), None)
 
 
 async def _watch(context: Context, remote: Remote, poll_s: float) -> None:
-    """Return when there is news in INBOX, or the time is over."""
+    """Return when there is news in INBOX, or the time is over. Raises BadCredentials."""
     try:
         async with pool_of(context, remote) as pool, pool.connection() as connection:
             await connection.select("INBOX")
             await connection.notify()
             await connection.idle(poll_s)
+    except BadCredentials:
+        raise
     except (RemoteError, Unreachable, ProtocolError, LoginError):
         await _pause(context, poll_s)

@@ -2,8 +2,8 @@
 
     every 15 min · every 2 hours · every day · daily at 03:30 · never
 
-The one care: what is due after a refused log-in. A password that was refused is not tried again four times an hour,
-which is how accounts get locked; such a remote waits a day, or until somebody gives it a new secret or pulls it.
+The one care: what is due after a refused log-in. A password that was refused is not tried again by itself, however
+late, which is how accounts get locked; such a remote waits until somebody gives it a new secret or pulls it.
 """
 
 import re
@@ -15,7 +15,7 @@ from mailkeep.errors import UsageError
 
 DAY_S: Final = 86_400
 EVERY_MAX_S: Final = 366 * DAY_S
-REFUSED_WAIT_S: Final = DAY_S
+NEVER: Final = 1 << 60  # Unix seconds: not until somebody does something
 FAILED_WAIT_MAX_S: Final = 3600  # an "every 1 min" whose server is away is tried once an hour at last
 
 _UNITS: Final = {"min": 60, "hour": 3600, "day": DAY_S, "week": 7 * DAY_S}
@@ -86,12 +86,12 @@ def due_at(
     """
     last = state.get("last")
     last = last if isinstance(last, dict) else {}
+    if last.get("refused"):
+        return NEVER
     told = last.get("started")
     began = max((min(each, now) for each in (told, started) if isinstance(each, int)), default=None)
     due = next_run(schedule, began)
     if began is not None:
-        if last.get("refused"):
-            due = max(due, began + REFUSED_WAIT_S)
         resume = last.get("resume_at")
         if isinstance(resume, int):
             due = max(due, resume)

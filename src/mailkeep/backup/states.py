@@ -20,12 +20,15 @@ def read_state(data: bytes | None) -> dict[str, Any]:
 
 def save_report(store: Store, remote: Remote, report: RemoteReport) -> None:
     """Keep a run's outcome beside the remote."""
-    state = read_state(remote.state)
+    row = store.remotes.find(remote.name)  # as it is now: a new secret may have been given meanwhile
+    state = read_state(remote.state if row is None else row.state)
     facts = report.facts()
     for name in ("remote", "account", "host", "notes", "left_out", "removed"):
         del facts[name]
     facts["lacking"] = report.total("lacking")
-    facts["refused"] = isinstance(report.failure, BadCredentials)  # not to be tried again by itself
+    # Not to be tried again by itself; a run that did not get as far as to log in changes nothing of that.
+    got_in = report.failure is None or bool(report.folders)
+    facts["refused"] = isinstance(report.failure, BadCredentials) or (not got_in and _is_refused(state))
     facts["folders"] = [
         {
             "folder": folder.name,
@@ -43,6 +46,11 @@ def save_report(store: Store, remote: Remote, report: RemoteReport) -> None:
     if report.equal:
         state["equal_at"] = report.started
     store.remotes.update(remote.id, state=msgspec.json.encode(state))
+
+
+def _is_refused(state: dict[str, Any]) -> bool:
+    last = state.get("last")
+    return isinstance(last, dict) and bool(last.get("refused"))
 
 
 def forget_refusal(data: bytes | None) -> bytes:

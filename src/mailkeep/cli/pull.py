@@ -33,7 +33,7 @@ from mailkeep.cli.output import (
     shown,
 )
 from mailkeep.cli.selection import selection_options
-from mailkeep.errors import UsageError
+from mailkeep.errors import BadCredentials, UsageError
 
 if TYPE_CHECKING:
     from mailkeep.backup.ledger import RemoteReport
@@ -196,7 +196,8 @@ class Runner:
     def _tell_news(self, report: "RemoteReport") -> None:
         """While watching: a line where something came of it."""
         if report.error is not None:
-            self.out.warn(f"{report.remote}: {report.error}; trying again")
+            refused = isinstance(report.failure, BadCredentials)
+            self.out.warn(f"{report.remote}: {report.error}" + ("" if refused else "; trying again"))
         elif report.total("fetched") or report.total("vanished") or report.total("flags"):
             self.out.say(f"{datetime.now():%H:%M:%S} {summary_line(report)}")
 
