@@ -2,12 +2,16 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from mailkeep.backup import seal
+from mailkeep.backup import imap_remote, seal
 from mailkeep.backup import sync as syncing
 from mailkeep.backup.context import Context
+from mailkeep.backup.imap_bodies import Clock
 from mailkeep.backup.settings import Settings, find_remote, pack
 from mailkeep.backup.sync_ledger import SyncReport
 from mailkeep.store.account import Account
@@ -19,6 +23,17 @@ DEFAULTS = ("Drafts", "Sent", "Junk", "Trash", "Archive")
 DATE = 1_600_000_000
 
 Message = tuple[bytes, int, frozenset[str]]
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """A server that hangs up is tried again at once."""
+
+    async def at_once(_: float) -> None:
+        return
+
+    with patch.object(syncing, "WAIT_FIRST_S", 0), patch.object(imap_remote, "Clock", lambda: Clock(sleep=at_once)):
+        yield
 
 
 class Here:
@@ -40,7 +55,8 @@ class Here:
         """One run."""
         context = Context(self.store, **given)
         remote = find_remote(self.store, NAME)
-        return asyncio.run(syncing.sync(context, remote, plan=plan, allow_mass=allow_mass))
+        with impatient():
+            return asyncio.run(syncing.sync(context, remote, plan=plan, allow_mass=allow_mass))
 
     def settle(self) -> SyncReport:
         """A run that must leave both sides the same."""

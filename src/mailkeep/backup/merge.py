@@ -72,10 +72,14 @@ def judge(base: Flags, ours: Flags | None, theirs: Flags | None, *, moved: bool 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A live message of ours. `link` None: the server never had it, as far as we know."""
+    """A live message of ours. `link` None: the server never had it, as far as we know.
+
+    `was`: the pair that it was of before that folder was numbered anew, so that its link means nothing now.
+    """
 
     flags: Flags
     link: Key | None = None
+    was: int | None = None
 
 
 @dataclass(slots=True)
@@ -166,6 +170,7 @@ class Survey:
     newcomers: dict[int, list[int]] = field(default_factory=dict)
     homeless: dict[int, list[int]] = field(default_factory=dict)  # our UIDs
     orphans: list[Place] = field(default_factory=list)
+    strays: dict[int, list[Place]] = field(default_factory=dict)
 
 
 def survey(pairs: Iterable[Pair]) -> Survey:
@@ -184,6 +189,10 @@ def survey(pairs: Iterable[Pair]) -> Survey:
                 found.homeless.setdefault(pair.id, []).append(uid)
             if link is not None and link[1] not in by_id[link[0]].theirs:
                 found.orphans.append((pair.mailbox, uid))
+            if link is None and held.was == pair.id:
+                found.orphans.append((pair.mailbox, uid))
+            elif link is None and held.was is not None:
+                found.strays.setdefault(held.was, []).append((pair.mailbox, uid))
     return found
 
 

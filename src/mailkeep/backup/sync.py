@@ -269,8 +269,9 @@ class Round:
             if self.folders[pair].here is None:
                 name = self.folders[pair].cursor.agreed or self.folders[pair].name
                 await asyncio.to_thread(self.books.revive, self.folders[pair], name)
-        for pair, uids in fresh.items():
-            fresh[pair] = await arrivals.by_facts(self.folders[pair], uids)
+        for everywhere in (False, True):  # who is at home first, then who was moved
+            for pair, uids in fresh.items():
+                fresh[pair] = await arrivals.by_facts(self.folders[pair], uids, everywhere=everywhere)
         progress = self.run.context.progress
         progress.items_total += sum(map(len, fresh.values()))
         for pair, uids in fresh.items():
@@ -568,30 +569,43 @@ class Arrivals:
     round: Round
     homeless: dict[int, Shelf]  # by pair
     orphans: Shelf
+    strays: dict[int, Shelf]  # by the pair that they were of
     taken: set[Place] = field(default_factory=set)
 
     @classmethod
     def of(cls, this: Round, found: Survey, fresh: dict[int, list[int]]) -> "Arrivals":
         """Read what our candidates can be recognised by. In a thread."""
         homeless, orphans = {}, []
-        lost: dict[int, list[int]] = {}
+        lost: dict[int, set[int]] = {}
         for mailbox, uid in found.orphans:
-            lost.setdefault(mailbox, []).append(uid)
+            lost.setdefault(mailbox, set()).add(uid)
+        stray = {place: pair for pair, places in found.strays.items() if pair in fresh for place in places}
+        strays: dict[int, list[Ours]] = {}
         for pair, folder in this.folders.items():
+            mailbox = folder.pair.mailbox
             wanted = set(found.homeless.get(pair, ())) if pair in fresh else set()
-            strays = set(lost.get(folder.pair.mailbox, ()))
-            ours = this.books.candidates(folder, wanted | strays)
+            moved = lost.get(mailbox, set())
+            away = {place[1] for place in stray if place[0] == mailbox}
+            ours = this.books.candidates(folder, wanted | moved | away)
             homeless[pair] = Shelf.of(each for each in ours if each.place[1] in wanted)
-            orphans += [each for each in ours if each.place[1] in strays]
-        return cls(this, homeless, Shelf.of(orphans))
+            orphans += [each for each in ours if each.place[1] in moved]
+            for each in ours:
+                if each.place in stray:
+                    strays.setdefault(stray[each.place], []).append(each)
+        return cls(this, homeless, Shelf.of(orphans), {pair: Shelf.of(each) for pair, each in strays.items()})
+
+    def _shelves(self, folder: Folder) -> list[Shelf]:
+        """Who a newcomer may be, the likeliest first."""
+        shelves = [self.homeless[folder.id], self.strays.get(folder.id, Shelf()), self.orphans]
+        return [shelf for shelf in shelves if len(shelf)]
 
     def _free(self, ours: Ours | None) -> bool:
         return ours is not None and ours.place not in self.taken
 
-    async def by_facts(self, folder: Folder, uids: list[int]) -> list[int]:
+    async def by_facts(self, folder: Folder, uids: list[int], *, everywhere: bool) -> list[int]:
         """Link those that surely are ours; returns the others."""
-        shelves = [self.homeless[folder.id], self.orphans]
-        if not any(map(len, shelves)):
+        shelves = self._shelves(folder) if everywhere else [self.homeless[folder.id]]
+        if not uids or not any(map(len, shelves)):
             return uids
         connection, books = self.round.connection, self.round.books
         await connection.select(folder.name, writable=True)
@@ -619,10 +633,11 @@ class Arrivals:
             for each in self.round.folders.values()
             if each.pair.mailbox == ours.place[0] and ours.place[1] in each.pair.ours
         )
-        return Match(uid, ours.place, held.link)
+        stays = held.was == folder.id and ours.place[0] != folder.pair.mailbox
+        return Match(uid, ours.place, held.link, stays)
 
     def _count(self, folder: Folder, matches: Sequence[Match]) -> None:
-        moved = sum(match.place[0] != folder.pair.mailbox for match in matches)
+        moved = sum(match.place[0] != folder.pair.mailbox and not match.stays for match in matches)
         folder.ledger.counts["moved_here"] += moved
         folder.ledger.counts["recognised"] += len(matches) - moved
         self.round.run.done += len(matches)
@@ -662,7 +677,7 @@ class Arrivals:
                 continue
             staged = body.data.finish() if isinstance(body.data, Staging) else Staged.of(body.data)
             ours = None
-            for shelf in (self.homeless[folder.id], self.orphans):
+            for shelf in self._shelves(folder):
                 ours = ours or shelf.take_content(staged.sha256)
                 while ours is not None and not self._free(ours):
                     ours = shelf.take_content(staged.sha256)

@@ -73,11 +73,12 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A newcomer is one of ours. `base`: the flags agreed on before, where it was known elsewhere."""
+    """A newcomer is one of ours. `old`: what it was there before. `stays`: we moved it, and it stays where it is."""
 
     uid: int
     place: Place
     old: Key | None
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,7 @@ class SyncBooks:
     def load_ours(self, folders: Sequence[Folder], boxes: Sequence[RemoteBox]) -> frozenset[Key]:
         """Fill in what lies here. Returns what we have of the base in mailboxes that are not looked at now."""
         prefixes = {self.origin(box, 0)[:12]: box.id for box in boxes}
+        places = {prefix[:8]: box for prefix, box in prefixes.items()}
         looked_at = {folder.id: folder for folder in folders}
         mailboxes = {box.id: box for box in self.account.mailboxes()}
         held: set[Key] = set()
@@ -163,7 +165,8 @@ class SyncBooks:
                 if GONE in flags:
                     continue  # kept here though the server has it no more: a pull's, not ours
                 link = self._link(origin, prefixes, looked_at)
-                folder.pair.ours[uid] = Held(folder.shared(flags), link)
+                was = places.get(origin[:8]) if link is None and origin is not None and len(origin) == 16 else None
+                folder.pair.ours[uid] = Held(folder.shared(flags), link, was)
                 if link is not None:
                     held.add(link)
         return self._elsewhere(folders, held)
@@ -216,9 +219,7 @@ class SyncBooks:
     def begin(self, box: RemoteBox, uidvalidity: int) -> RemoteBox:
         """The server numbered anew: nothing that we know of it means anything now. Content will tell what is what."""
         with self.account.transaction() as transaction:
-            if box.uidvalidity:
-                self._unlink(transaction, box)
-                transaction.drop_remote_messages(box.id)
+            transaction.drop_remote_messages(box.id)  # origins stay: they tell where a message was
             return transaction.put_remote_box(replace(box, uidvalidity=uidvalidity, uidnext=0, modseq=0))
 
     def drop_pair(self, box: RemoteBox) -> None:
@@ -349,12 +350,12 @@ class SyncBooks:
     def _match(self, transaction: Transaction, folder: Folder, mailbox: int, match: Match) -> Flags | None:
         """Link or move one of ours to what it is there now; the flags that are agreed on. None: it is gone."""
         home, uid = match.place
-        if home != mailbox:
+        if home != mailbox and not match.stays:
             moved = transaction.move(home, [uid], mailbox)
             if not moved:
                 return None
-            uid = moved[0][1]
-        transaction.set_origins(mailbox, [(uid, self.origin(folder.box, match.uid))])
+            home, uid = mailbox, moved[0][1]
+        transaction.set_origins(home, [(uid, self.origin(folder.box, match.uid))])
         base = self._base.get(match.old, None) if match.old is not None else None
         if match.old is not None and match.old in self._vanished:
             transaction.drop_remote_messages(match.old[0], [match.old[1]])
