@@ -25,7 +25,7 @@ from mailkeep.cli.output import (
     plural,
     shown,
 )
-from mailkeep.cli.pull import bars, tell_report
+from mailkeep.cli.pull import bars, summary_line, tell_report
 from mailkeep.cli.selection import selection_options
 from mailkeep.errors import AccountMissing, UsageError
 
@@ -143,6 +143,7 @@ def _migrate(
             return await run_migration(context, old, new, pushing=second)
 
         done, interrupted = run_until_done(out, work)
+    out.say(summary_line(done.pulled))
     tell_report(out, done.pulled)
     tell_push(out, done.pushed)
     failure = done.pulled.failure or done.pushed.failure
@@ -178,6 +179,7 @@ def _migrate_here(
             return await migrate_here(context, remote, account, pop3=door)
 
         report, interrupted = run_until_done(out, work)
+    out.say(summary_line(report))
     tell_report(out, report)
     code = OK if report.equal else exit_code(report.failure) if report.failure is not None else SOME_FAILED
     code = INTERRUPTED if interrupted else code
