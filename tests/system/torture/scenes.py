@@ -344,7 +344,8 @@ def _labelled(server: Faulty) -> None:
     put(server, "[Gmail]/Spam", [numbered(40)])
 
 
-def _touch(server: Faulty, message: Any) -> None:
+def touch(server: Faulty, message: Any) -> None:
+    """Gmail counts another label as a change of the message, wherever it lies."""
     every = server.account.all_mail
     assert every is not None
     every.messages[message.mail.places[every]].modseq = server.account.next_modseq()
@@ -357,7 +358,7 @@ def _labels_later(server: Faulty) -> None:
     work.place(two.mail)
     inbox.set_flags(three.uid, {"\\Flagged"})
     for message in (one, two):
-        _touch(server, message)
+        touch(server, message)
     for box, uid in list(four.mail.places.items()):
         box.remove(uid)
     server.mailboxes["[Gmail]/Papierkorb"].place(four.mail)
