@@ -4,7 +4,14 @@ Both sides need it: `serve` for what clients send us, `backup` for what we send 
 what the text is for; SASLprep is the business of who checks a password.
 """
 
-from mailkeep.errors import ProtocolError
+import re
+from base64 import b64encode
+from typing import Final
+
+from mailkeep.errors import MailkeepError, ProtocolError
+
+ECHO_MIN: Final = 4  # characters of a secret that are looked for in what a server says
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")  # an initial response with a token in it, wherever its bytes fall
 
 
 class Secret:
@@ -38,3 +45,17 @@ class Secret:
 
     def __reduce__(self) -> str:
         raise TypeError("a secret is not written out")
+
+
+def hush(error: MailkeepError, secret: Secret, *, user: str) -> None:
+    """Make the text of an error fit to be seen: some servers repeat the line that they did not understand, with the
+    password in it."""
+    plain = secret.reveal()
+    known = {plain, plain.replace("\\", "\\\\").replace('"', '\\"')}
+    known |= {b64encode(each.encode()).decode().rstrip("=") for each in (plain, f"\0{user}\0{plain}")}
+    text = _BASE64.sub("…", error.text)
+    for each in sorted(known, key=len, reverse=True):
+        if len(each) >= ECHO_MIN:
+            text = text.replace(each, "…")
+    if text != error.text:
+        error.text, error.args = text, (text,)

@@ -192,6 +192,52 @@ def told(error: type[MailkeepError], match: str, *steps: bytes, **connecting: An
     return heard
 
 
+HELLO = b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] hi\r\n"
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        b"%t BAD unknown command: LOGIN ann@example.org secret\r\n",
+        b"%t NO AGFubkBleGFtcGxlLm9yZwBzZWNyZXQ= is wrong\r\n",
+        b"* BYE what is LOGIN ann@example.org secret?\r\n",
+        b"%t NO [UNAVAILABLE] not now, c2VjcmV0\r\n",
+    ],
+)
+def test_a_password_that_a_server_repeats_is_not_shown(echo: bytes) -> None:
+    plain = b"* OK [CAPABILITY IMAP4rev1] hi\r\n"
+    script, _ = lines(plain, echo)
+
+    async def work(port: int) -> None:
+        with pytest.raises(MailkeepError, match="…") as caught:
+            await connect(port)
+        for secret in ("secret", "c2VjcmV0", "AGFub"):
+            assert secret not in str(caught.value) + caught.value.text
+
+    scripted(script, work)
+
+
+def test_bad_said_to_a_password_is_no_word_about_the_mechanism() -> None:
+    heard = told(BadCredentials, "Invalid credentials", HELLO, b"%t BAD Invalid credentials\r\n", b"%t OK\r\n")
+    assert len(heard) == 1
+
+
+def test_who_is_locked_out_waits_long() -> None:
+    script, _ = lines(HELLO, b"%t NO [UNAVAILABLE] Too many failed login attempts, try again later\r\n")
+
+    async def work(port: int) -> None:
+        with pytest.raises(RemoteBusy) as caught:
+            await connect(port)
+        assert (caught.value.retry_after_s or 0) >= 3600
+
+    scripted(script, work)
+
+
+def test_a_server_that_asks_on_for_ever_is_left() -> None:
+    greeting = b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] hi\r\n"
+    told(ProtocolError, "asks on", greeting, b"+ \r\n", b"+ more\r\n" * 1000)
+
+
 def test_greetings_that_turn_us_away() -> None:
     told(Unreachable, "does not let us in: go away", b"* BYE go away\r\n")
     told(RemoteBusy, "Too many connections", b"* BYE Too many connections from your address\r\n")

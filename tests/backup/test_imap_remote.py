@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -454,6 +454,67 @@ def test_answers_that_would_fill_the_memory_are_refused() -> None:
             server.close()
 
     run(work)
+
+
+def peered(answers: dict[bytes, bytes], work: Callable[[ImapConnection], Awaitable[None]]) -> None:
+    """A server that has one answer for each command."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"* PREAUTH [CAPABILITY IMAP4rev1 CONDSTORE] hi\r\n")
+        with contextlib.suppress(OSError):
+            while line := await reader.readline():
+                for word, told in answers.items():
+                    if word in line:
+                        for _ in range(1 if len(told) < 1 << 20 else 1000):
+                            writer.write(told)
+                            await writer.drain()
+                writer.write(line.split()[0] + b" OK\r\n")
+        writer.close()
+
+    async def both() -> None:
+        server = await asyncio.start_server(script, HOST, 0)
+        try:
+            connection = await connect(server.sockets[0].getsockname()[1])
+            await work(connection)
+            connection.abort()
+        finally:
+            server.close()
+
+    run(both)
+
+
+def test_numbers_that_cannot_be_are_as_if_not_said() -> None:
+    told = b"* OK [UIDVALIDITY 4294967296] x\r\n* OK [UIDNEXT 9999999999999999999] x\r\n"
+    told += b"* OK [HIGHESTMODSEQ 9223372036854775808] x\r\n* OK [UIDVALIDITY -1] x\r\n"
+    status = b"* STATUS INBOX (UIDVALIDITY 9999999999999999999 UIDNEXT 4294967297"
+    status += b" HIGHESTMODSEQ 9999999999999999999)\r\n"
+
+    async def work(connection: ImapConnection) -> None:
+        selected = await connection.select("INBOX")
+        assert (selected.uidvalidity, selected.uidnext, selected.highestmodseq) == (0, 0, None)
+        (box,) = await connection.list_mailboxes(status=True)
+        assert box.status == {}
+
+    peered({b"EXAMINE": told, b"STATUS": status, b"LIST": b'* LIST () "/" INBOX\r\n'}, work)
+
+
+def test_what_nobody_asked_for_is_not_gathered() -> None:
+    body = b"* 1 FETCH (UID 1 FLAGS () BODY[] {1048576}\r\n%b)\r\n" % bytes(1 << 20)
+    other = b'* LIST () "/" %b\r\n' % (b"x" * 7000) * 200
+
+    async def listing(connection: ImapConnection) -> None:
+        seen = 0
+        async for part in connection.facts(NumSet(((1, 9),))):
+            seen += len(part)
+            assert len(part) < 100  # a slice ends by its octets too
+        assert seen == 1000
+
+    async def gathered(connection: ImapConnection) -> None:
+        with pytest.raises(ProtocolError, match="without end"):
+            await connection.run(command.Noop())
+
+    peered({b"FETCH": body}, listing)
+    peered({b"NOOP": other}, gathered)
 
 
 def test_a_long_listing_comes_in_slices_and_waits_for_the_reader() -> None:

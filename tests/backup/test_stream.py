@@ -1,6 +1,7 @@
 """The stream to another server: TLS that is always checked, STARTTLS, DEFLATE, bounded memory, ends and cuts."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import zlib
@@ -248,6 +249,25 @@ def test_damaged_compression_is_an_error() -> None:
             await stream.read()
 
     talk(garbage, work)
+
+
+def test_what_follows_the_end_of_compression_is_not_gathered() -> None:
+    async def ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+        writer.write(packer.compress(b"all") + packer.flush(zlib.Z_FINISH))
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(bytes(1 << 16))
+                await writer.drain()
+
+    async def work(port: int) -> None:
+        stream = await open_stream(HOST, port, tls="none")
+        stream.start_compress()
+        assert await stream.read() == b"all"
+        with pytest.raises(ProtocolError, match="after the end"):
+            await stream.read()
+
+    talk(ends, work)
 
 
 @pytest.mark.parametrize("encrypted", [False, True])

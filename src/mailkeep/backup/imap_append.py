@@ -112,6 +112,6 @@ def _appended(reply: Reply) -> Appended:
     code = reply.status.code
     if code is not None and code.name == "APPENDUID" and isinstance(code.value, tuple):
         uidvalidity, uids = code.value
-        if isinstance(uids, NumSet) and len(uids) == 1:
+        if isinstance(uids, NumSet) and len(uids) == 1 and 0 < uidvalidity < 1 << 32:
             return Appended(next(iter(uids)), uidvalidity)
     return Appended(None, None)

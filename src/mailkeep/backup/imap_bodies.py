@@ -489,7 +489,8 @@ class BodyRun:
     def _started(self, hand: _Hand, answer: BodyStart) -> None:
         uid = answer.so_far.uid or 0
         hand.streaming = uid
-        if answer.size > self._wish.size_max:
+        held = hand.staging.size if hand.staging is not None else 0  # what streamed in before, in the same answer
+        if answer.size + held > self._wish.size_max:
             window = hand.owner.pop(uid, None)
             if window is not None:
                 window.left.pop(uid, None)

@@ -38,6 +38,7 @@ from mailkeep.wire.imap_command import ClientCommand
 _log = log.get("backup")
 
 ANSWERS_MAX: Final = 2_000_000  # of one command that has no sink: a server must not fill our memory
+COLLECTED_MAX: Final = 128 << 20  # octets of them; SEARCH in a mailbox of millions has half of it
 Sink = Callable[[Answer], None]
 
 
@@ -80,6 +81,7 @@ class ImapLink:
         self._rtt_s: float | None = None
         self.exists = 0  # messages of the selected mailbox, as far as told
         self.pipeline_max = PIPELINE_MAX
+        self.received = 0  # octets of answers, as they are when nothing is compressed
         self.cut_with = 0  # commands that were under way when the other side ended it
         self.on_news: Sink | None = None  # what comes while nothing is asked
         self._loop = asyncio.get_running_loop()
@@ -211,6 +213,7 @@ class ImapLink:
     async def secure(self) -> None:
         """TLS from here on, after the OK to STARTTLS. Raises Untrusted, Unreachable, ProtocolError."""
         await self.stream.start_tls()
+        self.enabled = frozenset()  # nothing that was said in clear counts
         self._last = False
         self.release()
 
@@ -250,8 +253,10 @@ class ImapLink:
     # --- inside ---
 
     def _collector(self, answers: list[Answer]) -> Sink:
+        began = self.received
+
         def collect(answer: Answer) -> None:
-            if len(answers) >= ANSWERS_MAX:
+            if len(answers) >= ANSWERS_MAX or self.received - began > COLLECTED_MAX:
                 raise ProtocolError(f"{self.host} answers without end")
             answers.append(answer)
 
@@ -270,6 +275,7 @@ class ImapLink:
                 if not data:
                     raise self._ended()
                 self._seen = self._loop.time()
+                self.received += len(data)
                 self.client.receive(data)
                 self._dispatch()
                 if self._bye is not None and not any(each.what == "LOGOUT" for each in self._pending.values()):

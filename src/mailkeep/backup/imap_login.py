@@ -23,11 +23,13 @@ from mailkeep.errors import (
     BadCredentials,
     MailkeepError,
     ProtocolError,
+    RemoteBusy,
     RemoteError,
     TlsRequired,
     Unreachable,
     Untrusted,
 )
+from mailkeep.secret import hush
 from mailkeep.wire import imap_answer as answer
 from mailkeep.wire import imap_command as command
 from mailkeep.wire import sasl_client
@@ -40,6 +42,15 @@ _UNKNOWN_MECHANISM = re.compile(
     r"mech.{0,40}(?:un(?:supported|known)|not (?:supported|available))",
     re.IGNORECASE,
 )
+# BAD to a password, as some say it, is no word about the mechanism.
+_WRONG_PASSWORD = re.compile(
+    r"credential|password|(?:auth\w*|log-?in|sign-?in) (?:is |was |has )?(?:fail|refus|reject|den)", re.I
+)
+# Refused for having tried too often: the next try makes it last longer.
+_LOCKED = re.compile(
+    r"lock|(?:log-?in|auth\w*|password|fail\w*|bad|wrong|invalid)\W.{0,40}(?:attempt|tries|too)|attempts", re.I
+)
+LOCKED_WAIT_S: Final = 3600.0
 _REFUSED: Final = frozenset(("AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED", "CONTACTADMIN"))
 
 
@@ -71,7 +82,12 @@ async def open_link(
         if tls == "starttls":
             await _start_tls(link)
         if greeting.kind != "PREAUTH":
-            await _log_in(link, settings, secret if isinstance(secret, Password | Token) else await secret())
+            shown = secret if isinstance(secret, Password | Token) else await secret()
+            try:
+                await _log_in(link, settings, shown)
+            except MailkeepError as error:
+                hush(error, shown.secret, user=settings.user)
+                raise
         namespace = await _introduce(link, settings, greeting)
         wanted = link.rtt_s >= COMPRESS_FROM_S if compress is None else compress
         if wanted and "COMPRESS=DEFLATE" in link.capabilities:
@@ -157,7 +173,9 @@ async def _log_in(link: ImapLink, settings: Settings, secret: Password | Token) 
             raise RemoteError(f"{link.host} takes no {kind} for a log-in (it offers: {shown[:200]})")
         if reply.ok:
             break
-        unknown = reply.status.kind == "BAD" or _UNKNOWN_MECHANISM.search(reply.status.text) is not None
+        said = reply.status.text
+        unknown = _UNKNOWN_MECHANISM.search(said) is not None
+        unknown = unknown or (reply.status.kind == "BAD" and not _WRONG_PASSWORD.search(said))
         if name not in offered or not unknown or reply.code in _REFUSED:
             raise _refused(link, settings, reply)
         offered.discard(name)
@@ -172,6 +190,8 @@ def _told_capabilities(reply: Reply) -> bool:
 def _refused(link: ImapLink, settings: Settings, reply: Reply) -> MailkeepError:
     error = link.error_of(reply, "the log-in")
     if reply.code not in _REFUSED and is_passing(reply.code, reply.status.text, link.quirks):
+        if isinstance(error, RemoteBusy) and _LOCKED.search(reply.status.text):
+            error.retry_after_s = max(error.retry_after_s or 0.0, LOCKED_WAIT_S)
         return error
     advice = f". {link.quirks.password_help}" if link.quirks.password_help else ""
     words = re.sub(r"[^\x20-\x7e\xa0-\uffff]+", " ", reply.status.text).strip()[:300]
@@ -193,6 +213,8 @@ async def _authenticate(link: ImapLink, name: str, settings: Settings, secret: P
 
     def respond(text: bytes) -> None:
         nonlocal waiting
+        if failure:
+            raise ProtocolError(f"{link.host} asks on after the log-in was given up")
         try:
             challenge = b64decode(text, validate=False)
             response = mechanism.step(None if waiting else challenge)
@@ -216,21 +238,21 @@ async def _authenticate(link: ImapLink, name: str, settings: Settings, secret: P
 
 async def _introduce(link: ImapLink, settings: Settings, greeting: answer.Status) -> answer.NamespaceEntry | None:
     """ID, ENABLE and NAMESPACE, one round trip for all; quirks are looked up again by what the server is."""
-    found: list[answer.Answer] = []
     loop = asyncio.get_running_loop()
     began = loop.time()
     asked = []
     capabilities, quirks = link.capabilities, link.quirks
     if "ID" in capabilities:
         fields = (("name", "Mailkeep"), ("version", getattr(mailkeep, "__version__", "0")))
-        asked.append(link.start(command.Id(fields), sink=found.append))
+        asked.append(link.start(command.Id(fields)))
     if "NAMESPACE" in capabilities:
-        asked.append(link.start(command.Namespace(), sink=found.append))
+        asked.append(link.start(command.Namespace()))
     wanted = _enabled(capabilities, quirks)
     if wanted and "ENABLE" in capabilities:
-        asked.append(link.start(command.Enable(wanted), sink=found.append))
+        asked.append(link.start(command.Enable(wanted)))
+    found: list[answer.Answer] = []
     for number, each in enumerate(asked):
-        await each
+        found += (await each).answers
         if number == 0:
             link.measured(loop.time() - began)
     named = next((each.fields for each in found if isinstance(each, answer.Id)), None)

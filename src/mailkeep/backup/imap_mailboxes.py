@@ -31,6 +31,10 @@ _USES: Final = {
     "\\spam": "\\Junk",
     "\\starred": "\\Flagged",
 }
+UINT32_MAX: Final = (1 << 32) - 1
+INT63_MAX: Final = (1 << 63) - 1
+# mod-sequence-value and number64 have 63 bits, nz-number has 32 (RFC 9051 section 9, RFC 7162 section 7)
+_MOST: Final = {"HIGHESTMODSEQ": INT63_MAX, "SIZE": INT63_MAX, "APPENDLIMIT": INT63_MAX, "DELETED-STORAGE": INT63_MAX}
 _UNSELECTABLE: Final = frozenset(("\\noselect", "\\nonexistent"))
 
 
@@ -119,9 +123,10 @@ async def _ask_status(
 ) -> dict[bytes, Mapping[str, Any]]:
     """STATUS of each, pipelined; those that are refused are left out."""
     told: dict[bytes, Mapping[str, Any]] = {}
+    wanted = {each.raw for each in mailboxes}
 
     def take(each: answer.Answer) -> None:
-        if isinstance(each, answer.MailboxStatus):
+        if isinstance(each, answer.MailboxStatus) and each.raw in wanted:
             told[each.raw] = _checked(each.items)
 
     for start in range(0, len(mailboxes), STATUS_DEPTH):
@@ -133,8 +138,12 @@ async def _ask_status(
 
 
 def _checked(items: Mapping[str, int | str]) -> Mapping[str, Any]:
-    """Numbers that are numbers, and the one text."""
-    return {name: value for name, value in items.items() if isinstance(value, int) or name == "MAILBOXID"}
+    """Numbers that can be such numbers, and the one text."""
+    return {
+        name: value
+        for name, value in items.items()
+        if (isinstance(value, int) and value <= _MOST.get(name, UINT32_MAX)) or name == "MAILBOXID"
+    }
 
 
 def _mailbox(each: answer.Listed, attributes: frozenset[str], subscribed: bool) -> RemoteMailbox:

@@ -32,7 +32,7 @@ from mailkeep.backup.imap_bodies import (
 )
 from mailkeep.backup.imap_link import ImapLink, Reply, Sink
 from mailkeep.backup.imap_login import SecretSource, close_link, open_link
-from mailkeep.backup.imap_mailboxes import RemoteMailbox, list_mailboxes
+from mailkeep.backup.imap_mailboxes import INT63_MAX, UINT32_MAX, RemoteMailbox, list_mailboxes
 from mailkeep.backup.pace import Pace, limits_of
 from mailkeep.backup.quirks import Quirks
 from mailkeep.backup.settings import Settings
@@ -45,6 +45,7 @@ from mailkeep.wire import imap_command as command
 __all__ = ["Appended", "Body", "Facts", "ImapConnection", "Listing", "Pool", "RemoteMailbox", "Selected", "open_imap"]
 
 SLICE: Final = 5000  # answers of one slice of a listing
+SLICE_BYTES: Final = 16 << 20  # of answers; a slice ends there too
 SLICES_MAX: Final = 4  # not yet taken; above, nothing is read
 IDLE_S: Final = 28 * 60.0  # RFC 2177: a server may hang up after 30 minutes
 POLL_S: Final = 60.0  # where there is no IDLE
@@ -212,11 +213,10 @@ class ImapConnection:
         for each in reply.answers:
             if isinstance(each, answer.MailboxStatus):
                 items = each.items
-        uidnext, uidvalidity = items.get("UIDNEXT", 0), selected.uidvalidity or items.get("UIDVALIDITY", 0)
         return Selected(
             selected.name,
-            uidvalidity if isinstance(uidvalidity, int) else 0,
-            uidnext if isinstance(uidnext, int) else 0,
+            selected.uidvalidity or _number(items.get("UIDVALIDITY"), UINT32_MAX),
+            _number(items.get("UIDNEXT"), UINT32_MAX + 1),
             selected.exists,
             selected.highestmodseq,
             selected.permanentflags,
@@ -245,6 +245,8 @@ class ImapConnection:
         listed: set[int] = set()
         async for each in self._answers([NumSet(((1, max(1, self._link.exists)),))], ("UID",), uid=False):
             listed.update(fetched.uid for fetched in each if fetched.uid)
+            if len(listed) > self._link.exists + SLICE:
+                raise ProtocolError(f"{self._link.host} lists more messages than there are")
         return array("I", sorted(listed))
 
     async def _search_all(self) -> "array[int] | None":
@@ -330,12 +332,15 @@ class ImapConnection:
         ready: deque[list[answer.Fetched]] = deque()
         news = asyncio.Event()
         current: list[answer.Fetched] = []
+        began = link.received
 
         def take(each: answer.Answer) -> None:
-            nonlocal current
+            nonlocal current, began
             if isinstance(each, answer.Fetched):
+                each.sections = {}  # nobody asked for bodies
                 current.append(each)
-                if len(current) >= SLICE:
+                if len(current) >= SLICE or link.received - began > SLICE_BYTES:
+                    began = link.received
                     ready.append(current)
                     current = []
                     news.set()
@@ -504,10 +509,15 @@ class ImapConnection:
         return heard
 
     async def _poll(self, seconds: float) -> bool:
-        heard: list[answer.Answer] = []
+        heard = False
+
+        def hear(each: answer.Answer) -> None:
+            nonlocal heard
+            heard = heard or isinstance(each, _NEWS)
+
         await self.clock.sleep(seconds)
-        await self._link.run(command.Noop(), sink=heard.append)
-        return any(isinstance(each, _NEWS) for each in heard)
+        await self._link.run(command.Noop(), sink=hear)
+        return heard
 
     # --- ending ---
 
@@ -538,22 +548,23 @@ def _selected(name: str, reply: Reply, resynced: bool, writable: bool) -> Select
         elif isinstance(each, answer.Fetched) and each.uid is not None and each.flags is not None:
             changed.append((each.uid, lasting(each.flags), each.modseq or 0))
 
-    def number(code: str) -> int:
-        value = codes.get(code)
-        return value if isinstance(value, int) else 0
-
     permanent = codes.get("PERMANENTFLAGS")
     return Selected(
         name,
-        number("UIDVALIDITY"),
-        number("UIDNEXT"),
+        _number(codes.get("UIDVALIDITY"), UINT32_MAX),
+        _number(codes.get("UIDNEXT"), UINT32_MAX + 1),
         exists,
-        number("HIGHESTMODSEQ") or None,
+        _number(codes.get("HIGHESTMODSEQ"), INT63_MAX) or None,
         permanent if isinstance(permanent, frozenset) else frozenset(),
         changed,
         _union(gone) if resynced else None,
         not writable or reply.code == "READ-ONLY",
     )
+
+
+def _number(value: object, most: int) -> int:
+    """What a server said, if it can be that; else 0, as if it had said nothing."""
+    return value if isinstance(value, int) and 0 < value <= most else 0
 
 
 def _union(sets: list[NumSet]) -> NumSet:

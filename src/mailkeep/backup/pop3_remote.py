@@ -20,12 +20,14 @@ from mailkeep.backup.settings import Password, Settings, Token
 from mailkeep.backup.stream import TIMEOUT_S, Stream, open_stream
 from mailkeep.errors import (
     BadCredentials,
+    MailkeepError,
     ProtocolError,
     RemoteBusy,
     RemoteError,
     TlsRequired,
     Unreachable,
 )
+from mailkeep.secret import hush
 from mailkeep.store.staging import Staging
 from mailkeep.wire import pop3_client, sasl_client
 from mailkeep.wire.pop3_client import MULTI, Challenge, Chunk, End, Event, Pop3Client, Reply
@@ -295,7 +297,11 @@ class Pop3Connection:
             await self.stream.start_tls()
             await self.ask_capabilities()  # what was said in the clear may be somebody else's
         given = await secret() if callable(secret) else secret
-        await self._log_in(settings, given)
+        try:
+            await self._log_in(settings, given)
+        except MailkeepError as error:
+            hush(error, given.secret, user=settings.user)
+            raise
         await self.ask_capabilities()  # RFC 2449 section 5: some hold only once logged in
 
     async def ask_capabilities(self) -> None:

@@ -297,6 +297,9 @@ class Stream(asyncio.Protocol):
         return data
 
     def _inflated(self, data: bytes) -> bytes:
+        if self._inflate.eof:  # zlib would keep whatever follows, without end
+            self.abort()
+            raise ProtocolError(f"{self.host} sent more after the end of the compressed data")
         try:
             plain: bytes = self._inflate.decompress(data, INFLATE_MAX)
         except zlib.error:
