@@ -257,6 +257,11 @@ class Stage:
         assert done.code == 0, f"{told}: {done.out}{done.err}"
 
 
+def own(rng: random.Random, scene: Scene) -> random.Random:
+    """Each scene's own chance: else all would be struck in the same way."""
+    return random.Random(f"{rng.random()} {scene}")
+
+
 def some(count: int, few: int, rng: random.Random, *, full: bool) -> list[int]:
     """Which of 1 … count: all, or so many, spread evenly and moved by chance."""
     if full:

@@ -12,7 +12,7 @@ import pytest
 
 from mailkeep.testing import Break, Cut
 from tests.steps import Nursery, Run
-from tests.system.torture.scenes import SCENES, Scene, Stage, some
+from tests.system.torture.scenes import SCENES, Scene, Stage, own, some
 
 WHEN = ("before", "middle", "after")
 # Ended well, something is missing, cannot be reached, refused for now, refused.
@@ -29,6 +29,7 @@ def ended_in_words(run: Run) -> None:
 def test_cut_at_any_command_the_next_run_ends_it(
     scene: Scene, nursery: Nursery, tmp_path: Path, rng: random.Random, full: bool
 ) -> None:
+    rng = own(rng, scene)
     stage = Stage(scene, nursery, tmp_path, thorough=full)
     _, commands = stage.whole()
     codes = []
@@ -50,6 +51,7 @@ def test_cut_at_any_command_the_next_run_ends_it(
 def test_cut_at_any_octet_the_next_run_ends_it(
     scene: Scene, nursery: Nursery, tmp_path: Path, rng: random.Random, full: bool
 ) -> None:
+    rng = own(rng, scene)
     stage = Stage(scene, nursery, tmp_path, far=True, thorough=full)
     stage.whole()
     proxy = stage.proxy

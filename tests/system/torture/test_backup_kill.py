@@ -24,6 +24,7 @@ from tests.system.torture.scenes import (
     contents_there,
     equal_of,
     look,
+    own,
     put,
     some,
     without_gone,
@@ -36,6 +37,7 @@ STEPS_SHORT, COMMANDS_SHORT = 3, 1
 def test_killed_at_any_step_the_same_command_ends_it(
     scene: Scene, nursery: Nursery, tmp_path: Path, rng: random.Random, full: bool
 ) -> None:
+    rng = own(rng, scene)
     stage = Stage(scene, nursery, tmp_path, thorough=full)
     steps, commands = stage.whole()
     killed = 0
