@@ -17,6 +17,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from msgspec import Struct
+
 from mailkeep.backup.imap_link import ImapLink, Reply
 from mailkeep.backup.pace import Pace, is_passing
 from mailkeep.errors import MailkeepError, ProtocolError, RemoteBusy, Unreachable
@@ -46,8 +48,7 @@ _PARTS = (_HEADER, _TEXT)
 _WHOLE_LABELS: Final = (b"BODY[]", b"RFC822", b"BODY[]<0>", b"RFC822.PEEK")
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(Struct, frozen=True):
     """One message. `data` is None where there is a `problem`; a Staging is the caller's to finish or discard.
 
     problem: "vanished" (expunged meanwhile), "empty" (answered with nothing), "failed" (refused each way we asked),

@@ -83,6 +83,7 @@ class ImapLink:
         self.pipeline_max = PIPELINE_MAX
         self.received = 0  # octets of answers, as they are when nothing is compressed
         self.cut_with = 0  # commands that were under way when the other side ended it
+        self.ahead: tuple[ClientCommand, asyncio.Future[Reply]] | None = None  # a question that was put early
         self.on_news: Sink | None = None  # what comes while nothing is asked
         self._loop = asyncio.get_running_loop()
         self._pending: dict[bytes, _Pending] = {}

@@ -63,10 +63,12 @@ async def open_link(
     compress: bool | None = None,
     pipeline_max: int = PIPELINE_MAX,
     on_hang_up: Callable[[], None] | None = None,
+    ahead: Callable[[ImapLink], None] | None = None,
 ) -> tuple[ImapLink, answer.NamespaceEntry | None]:
     """A logged-in link and its personal namespace. `compress`: None means when the line is slow enough.
 
     `on_hang_up`: called when the server cut the line because, perhaps, too much was asked of it at once.
+    `ahead`: called when the last questions here are out and before they are answered, to put more.
 
     Raises Unreachable, Untrusted, BadCredentials, TlsRequired, RemoteError, RemoteBusy, ProtocolError.
     """
@@ -88,7 +90,9 @@ async def open_link(
             except MailkeepError as error:
                 hush(error, shown.secret, user=settings.user)
                 raise
-        namespace = await _introduce(link, settings, greeting)
+        # Nothing may be under way beside COMPRESS.
+        may_compress = compress is not False and "COMPRESS=DEFLATE" in link.capabilities
+        namespace = await _introduce(link, settings, greeting, ahead=None if may_compress else ahead)
         wanted = link.rtt_s >= COMPRESS_FROM_S if compress is None else compress
         if wanted and "COMPRESS=DEFLATE" in link.capabilities:
             await _compress(link)
@@ -236,7 +240,9 @@ async def _authenticate(link: ImapLink, name: str, settings: Settings, secret: P
     return reply
 
 
-async def _introduce(link: ImapLink, settings: Settings, greeting: answer.Status) -> answer.NamespaceEntry | None:
+async def _introduce(
+    link: ImapLink, settings: Settings, greeting: answer.Status, *, ahead: Callable[[ImapLink], None] | None
+) -> answer.NamespaceEntry | None:
     """ID, ENABLE and NAMESPACE, one round trip for all; quirks are looked up again by what the server is."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -250,6 +256,8 @@ async def _introduce(link: ImapLink, settings: Settings, greeting: answer.Status
     wanted = _enabled(capabilities, quirks)
     if wanted and "ENABLE" in capabilities:
         asked.append(link.start(command.Enable(wanted)))
+    if ahead is not None:
+        ahead(link)
     found: list[answer.Answer] = []
     for number, each in enumerate(asked):
         found += (await each).answers

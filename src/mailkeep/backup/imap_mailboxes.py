@@ -93,16 +93,32 @@ def _status_items(link: ImapLink) -> tuple[str, ...]:
     return tuple(items)
 
 
+def ask_ahead(link: ImapLink) -> None:
+    """Put the question of `list_mailboxes(status=True)` before it is called, where it is one."""
+    asked = _for_all(link, _status_items(link))
+    if asked is not None:
+        link.ahead = (asked, link.start(asked))
+
+
 async def _extended(link: ImapLink, items: tuple[str, ...]) -> list[answer.Answer] | None:
+    """As `_for_all` asks; None where the server does not know it."""
+    asked, ahead = _for_all(link, items), link.ahead
+    link.ahead = None
+    if asked is None:
+        return None
+    # What the server has said of itself meanwhile may make it another question.
+    reply = await (ahead[1] if ahead is not None and ahead[0] == asked else link.start(asked))
+    return reply.answers if reply.ok else None
+
+
+def _for_all(link: ImapLink, items: tuple[str, ...]) -> command.List | None:
     """One LIST for everything (RFC 5258, 5819); None where the server does not know it."""
     capabilities = link.capabilities
     if not capabilities & {"LIST-EXTENDED", "IMAP4REV2"}:
         return None
     returns = {"SUBSCRIBED"} | ({"SPECIAL-USE"} if capabilities & {"SPECIAL-USE", "IMAP4REV2"} else set())
     known = items if capabilities & {"LIST-STATUS", "IMAP4REV2"} else ()
-    asked = command.List("LIST", "", ("*",), returns=frozenset(returns), status=known)
-    reply = await link.start(asked)
-    return reply.answers if reply.ok else None
+    return command.List("LIST", "", ("*",), returns=frozenset(returns), status=known)
 
 
 async def _plain(link: ImapLink) -> list[answer.Answer]:

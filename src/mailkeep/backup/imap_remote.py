@@ -32,7 +32,7 @@ from mailkeep.backup.imap_bodies import (
 )
 from mailkeep.backup.imap_link import ImapLink, Reply, Sink
 from mailkeep.backup.imap_login import SecretSource, close_link, open_link
-from mailkeep.backup.imap_mailboxes import INT63_MAX, UINT32_MAX, RemoteMailbox, list_mailboxes
+from mailkeep.backup.imap_mailboxes import INT63_MAX, UINT32_MAX, RemoteMailbox, ask_ahead, list_mailboxes
 from mailkeep.backup.pace import Pace, limits_of
 from mailkeep.backup.quirks import Quirks
 from mailkeep.backup.settings import Settings
@@ -122,6 +122,7 @@ class ImapConnection:
         self.helpers: Helpers = _alone  # a pool lends more connections to `bodies`
         self._appender = Appender(link)
         self._notified = False
+        self._searched: asyncio.Future[Reply] | None = None  # of `uids`, asked with SELECT
         self.pace = pace
         self.clock = clock
         self.prefix = ""  # of the personal namespace
@@ -189,9 +190,17 @@ class ImapConnection:
         return await list_mailboxes(await self._renew(), status=status)
 
     async def select(
-        self, name: str, *, writable: bool = False, since: tuple[int, int, NumSet | None] | None = None
+        self,
+        name: str,
+        *,
+        writable: bool = False,
+        since: tuple[int, int, NumSet | None] | None = None,
+        uids: bool = False,
     ) -> Selected:
-        """`since`: (uidvalidity, modseq, known UIDs) for QRESYNC; without it, or where not trusted, a plain SELECT."""
+        """`since`: (uidvalidity, modseq, known UIDs) for QRESYNC; without it, or where not trusted, a plain SELECT.
+
+        `uids`: `uids()` will be called next, so that question goes out in the same breath.
+        """
         resync = None
         if since is not None and self.has("QRESYNC") and since[1] > 0:
             resync = command.QResync(since[0], since[1], since[2] or None)
@@ -199,7 +208,9 @@ class ImapConnection:
         self.selected = None
         self._link.exists = 0
         asked = command.Select(name, not writable, condstore=condstore, qresync=resync)
-        reply = await self._link.run(asked)
+        running = self._link.start(asked)
+        self._searched = self._link.start(self._search()) if uids and self.quirks.trust_search else None
+        reply = self._link.checked(await running, "Select")
         selected = _selected(name, reply, resync is not None, writable)
         if selected.uidnext == 0:
             selected = await self._ask_uidnext(selected)
@@ -249,10 +260,13 @@ class ImapConnection:
                 raise ProtocolError(f"{self._link.host} lists more messages than there are")
         return array("I", sorted(listed))
 
-    async def _search_all(self) -> "array[int] | None":
+    def _search(self) -> command.Search:
         extended = "ESEARCH" in self.capabilities or "IMAP4REV2" in self.capabilities
-        asked = command.Search(True, command.SearchKey("ALL"), frozenset(("ALL",)) if extended else None)
-        reply = await self._link.start(asked)
+        return command.Search(True, command.SearchKey("ALL"), frozenset(("ALL",)) if extended else None)
+
+    async def _search_all(self) -> "array[int] | None":
+        searched, self._searched = self._searched, None
+        reply = await (searched or self._link.start(self._search()))
         if not reply.ok:
             return None
         found: set[int] = set()
@@ -704,8 +718,11 @@ async def open_imap(
     pace: Pace | None = None,
     clock: Clock | None = None,
     compress: bool | None = None,
+    lists: bool = False,
 ) -> ImapConnection:
     """Connect, TLS, log in (one try), ID, ENABLE, NAMESPACE, COMPRESS. `pace`: what is known of the host.
+
+    `lists`: `list_mailboxes(status=True)` will be called next, so that question goes out as early as may be.
 
     Raises Unreachable, Untrusted, BadCredentials, TlsRequired, RemoteError, RemoteBusy, ProtocolError, ConfigError.
     """
@@ -726,6 +743,7 @@ async def open_imap(
                 compress=compress,
                 pipeline_max=most,
                 on_hang_up=hung_up,
+                ahead=ask_ahead if lists else None,
             )
             break
         except Unreachable:
