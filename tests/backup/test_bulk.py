@@ -3,6 +3,7 @@
 import asyncio
 import csv
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,15 @@ def test_results_are_found_again(tmp_path: Path) -> None:
         assert [cells["source"] for cells in csv.DictReader(file)] == ["one", "two"]
     # Another password, another place in the file: the same row.
     assert again.is_done(row_of("one", 99))
+
+
+def test_a_result_is_no_formula_and_no_escape_sequence(tmp_path: Path) -> None:
+    results = Results(tmp_path / "r.csv")
+    results.put(replace(Result("1", 2, "a", "b", "failed"), error="=HYPERLINK(1)\x1b[2J: no", target="-2+3"))
+    results.save()
+    with (tmp_path / "r.csv").open(newline="") as file:
+        (cells,) = csv.DictReader(file)
+    assert (cells["error"], cells["target"]) == ("'=HYPERLINK(1) [2J: no", "'-2+3")
 
 
 def test_a_result_file_cut_off_never_is_one(tmp_path: Path) -> None:

@@ -93,6 +93,14 @@ def test_any_names_are_ours_and_differ(names: list[str], separator: str | None, 
     assert all(check_name(name) == name for name in found.values())
 
 
+def test_many_names_that_become_the_same_are_told_apart_in_no_time() -> None:
+    names = [f"{chr(1 + a)}{chr(1 + b)}{chr(1 + c)}" for a in range(30) for b in range(30) for c in range(30)]
+    ours = local_names([box(name) for name in (*names, "___ (7)")])
+    assert ours["___ (7)"] == "___ (7)"
+    assert len(set(ours.values())) == len(ours)
+    assert f"___ ({len(ours)})" in ours.values()
+
+
 def test_very_long_names_are_cut_and_differ() -> None:
     names = ["x" * 900 + str(n) for n in range(3)] + ["/".join(["d" * 200] * 9)]
     found = local_names([box(name) for name in names])

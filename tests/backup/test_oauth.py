@@ -364,3 +364,9 @@ def test_a_stale_remote_logs_in_with_the_renewed_token(store: Store, protocol: P
         server.state.token = "revoked"
         with pytest.raises(BadCredentials):
             run(Issuer(TOKENS), work)
+
+
+@pytest.mark.parametrize("lasts", ["1e999", "-1e999", '"soon"', "null", "[]", '"99999999999999999999"'])
+def test_any_lifetime_of_a_token_is_one(lasts: str) -> None:
+    oauth = subject._tokens({"access_token": "a", "expires_in": json.loads(lasts)}, DEVICE)
+    assert 0 < oauth.expires - time.time() <= 8 * 86400

@@ -1,5 +1,6 @@
 """The commands as a user types them: what they print, and their exit codes."""
 
+import contextlib
 import json
 import os
 import re
@@ -418,3 +419,14 @@ def test_names_of_files_do_nothing_to_the_terminal(tmp_path: Path, keep: Keep) -
     assert "a\\x1b]0;owned\\x07\\nforged.eml" in printed
     assert "\x1b" not in printed
     assert len(keep.facts("import", mail, "--user", "ann", code=1)["faults"]) == 2
+
+
+def test_errors_and_json_hold_nothing_that_a_terminal_obeys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "no\x1b]0;owned\x07\x9b2J\u202e"
+    main.run(["remote", "show", name, "--json", "--data", str(tmp_path)])  # there is no store
+    with contextlib.closing(Store.open(tmp_path)):
+        main.run(["remote", "show", name, "--json", "--data", str(tmp_path)])
+        main.run([name, "--json"])
+    printed = capsys.readouterr()
+    assert "owned" in printed.err and "owned" in printed.out
+    assert not set("\x1b\x07\x9b\u202e") & set(printed.err + printed.out)

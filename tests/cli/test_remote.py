@@ -248,6 +248,15 @@ def test_a_host_that_only_dns_named_gets_no_password_unasked(keep: Keep, monkeyp
     assert "outside example.org" in said and "--imap mail.evil.net:993 --tls tls" in said
 
 
+def test_each_host_that_only_dns_named_is_told(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one in the domain comes first and need not answer; then the password would go to the other."""
+    servers = [(0, 0, 993, "mail.example.org"), (1, 0, 993, "mail.evil.net"), (2, 0, 993, "mail.worse.net")]
+    nowhere(monkeypatch, srv={"_imaps._tcp.example.org": servers})
+    said = keep("add", USER, "--no-check", "--password-stdin", stdin="x\n", code=2)
+    assert "names mail.evil.net, mail.worse.net, which are outside example.org" in said
+    assert "--imap mail.example.org:993" in said
+
+
 def test_a_second_server_is_tried_when_the_first_cannot_be_reached(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere(monkeypatch, "imap.example.org:993", "mail.example.org:993")
     tried: list[str] = []

@@ -44,6 +44,7 @@ PORTS: Final[Mapping[tuple[str, str], int]] = {
     ("pop3", "starttls"): 110,
     ("pop3", "none"): 110,
 }
+_FORMULA: Final = ("=", "+", "-", "@")
 State = Literal["done", "incomplete", "failed", "stopped"]
 
 
@@ -267,7 +268,7 @@ class Results:
         out = io.StringIO(newline="")
         writer = csv.DictWriter(out, HEAD, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(asdict(result) for result in sorted(self.found.values(), key=lambda each: each.line))
+        writer.writerows(_cells(result) for result in sorted(self.found.values(), key=lambda each: each.line))
         fresh = self.path.with_name(self.path.name + ".part")
         try:
             with fresh.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
@@ -279,6 +280,15 @@ class Results:
             with contextlib.suppress(OSError):
                 fresh.unlink()
             raise UsageError(f"{self.path} cannot be written: {error.strerror}") from None
+
+
+def _cells(result: Result) -> dict[str, object]:
+    """As a table's program may open it: no text of a server's begins a formula, nor has it escape sequences."""
+    cells = asdict(result)
+    for name in ("source", "target", "error"):
+        text = "".join(c if c.isprintable() or c == "\n" else " " for c in cells[name])
+        cells[name] = f"'{text}" if text.startswith(_FORMULA) else text
+    return cells
 
 
 def _result(cells: Mapping[str, str]) -> Result:

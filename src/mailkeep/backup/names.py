@@ -148,7 +148,7 @@ def local_names(mailboxes: Sequence["RemoteMailbox"], *, prefix: str = "", into:
     """
     root = check_name(into) + "/" if into else ""
     names: dict[str, str] = {}
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     # What needs no change keeps its name, whatever else wants it.
     wanted = {box.name: _local(box, prefix, root) for box in mailboxes}
     order = sorted(wanted, key=lambda name: (fold(name) != "inbox", wanted[name] != root + name, name))
@@ -198,13 +198,18 @@ def _cut(level: str, size_max: int, measure: _Measure) -> str:
     return level.rstrip() + digest
 
 
-def _unique(name: str, taken: set[str], key: _Key) -> str:
-    """The name, or with a number after it, and note it as taken."""
-    found, number = name, 1
+def _unique(name: str, taken: dict[str, int], key: _Key) -> str:
+    """The name, or with a number after it, and note it as taken: with the last number that was given to it.
+
+    A server may have a hundred thousand names that all become the same.
+    """
+    found, first = name, key(name)
+    number = taken.get(first, 1)
     while key(found) in taken:
         number += 1
         found = f"{name} ({number})"
-    taken.add(key(found))
+    taken[first] = number
+    taken[key(found)] = taken.get(key(found), 1)
     return found
 
 
@@ -277,7 +282,7 @@ class _Mapper:
     uses: dict[str, str]  # special use → server's name
     into: tuple[str, ...]
     placed: dict[str, Placed] = field(default_factory=dict)
-    taken: set[str] = field(default_factory=set)
+    taken: dict[str, int] = field(default_factory=dict)
 
     def key(self, name: str) -> str:
         if self.target.folds_case or name.upper() == INBOX:
@@ -285,7 +290,7 @@ class _Mapper:
         return unicodedata.normalize("NFC", name)
 
     def take(self, ours: Ours, name: str, *, use: str | None = None, note: str | None = None) -> None:
-        self.taken.add(self.key(name))
+        self.taken.setdefault(self.key(name), 1)
         self.placed[ours.name] = Placed(ours.name, name, self.key(name) in self.there, use, note)
 
     def special(self, ours: Ours, use: str) -> None:
@@ -387,7 +392,7 @@ def other_names(name: str, target: Target, used: Iterable[str]) -> list[str]:
     narrow = replace(target, ascii_only=True, forbidden=target.forbidden + "/\\\"&~#:;<>|?!,'()[]{}", level_max=60)
     plain = name[len(target.prefix) :] if name.startswith(target.prefix) else name
     levels = [clean_level(level, narrow) for level in (plain.split(target.separator) if target.separator else [plain])]
-    taken = {fold(each) for each in used}
+    taken = dict.fromkeys(map(fold, used), 1)
     found = []
     for text in ((target.separator or "-").join(levels), _cut(" - ".join(levels), 60, len)):
         candidate = _unique(target.prefix + text, taken, fold)

@@ -184,7 +184,7 @@ def _checked(oauth: OAuth, response: httpx2.Response) -> httpx2.Response:
     """Before authlib reads it: an object, whatever the issuer's proxy says. Raises RemoteError."""
     try:
         answer = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if response.status_code >= 500 or (response.status_code >= 300 and not isinstance(answer, dict)):
         raise RemoteError(f"{oauth.issuer} answered with HTTP {response.status_code}")
@@ -213,7 +213,7 @@ def _seconds(value: object, default: int, most: int) -> int:
     """What an issuer says of time, as a number or, at some, as a text."""
     try:
         number = int(value) if isinstance(value, int | float | str) else default
-    except ValueError:
+    except (ValueError, OverflowError):  # no number, NaN, an infinite one
         number = default
     return max(1, min(number, most))
 

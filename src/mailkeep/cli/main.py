@@ -5,7 +5,6 @@ asyncio, no TLS and no progress bar.
 """
 
 import importlib
-import json
 import os
 import sys
 import traceback
@@ -14,7 +13,7 @@ from typing import Any, Final
 import click
 
 from mailkeep import __version__
-from mailkeep.cli.output import INTERRUPTED, USAGE, exit_code, told
+from mailkeep.cli.output import INTERRUPTED, USAGE, Out, exit_code, shown, told
 from mailkeep.errors import MailkeepError
 
 # name → (module, object); the order is that of the help.
@@ -121,9 +120,9 @@ def _brief(error: Exception) -> str:
 
 def _failed(text: str, code: int, as_json: bool) -> int:
     line: Any = " ".join(text.split())
-    click.echo(f"mailkeep: {line}", err=True)
+    click.echo(f"mailkeep: {shown(line)}", err=True)
     if as_json:
-        click.echo(json.dumps({"error": line, "code": code}, ensure_ascii=False))
+        Out(json=True, quiet=True).facts({"error": line, "code": code})
     return code
 
 

@@ -88,8 +88,9 @@ class Out:
         """For programs: the one object of --json."""
         if self.json:
             text = json.dumps(facts, ensure_ascii=False)
-            # A file's name that is no UTF-8 has lone surrogates in it, which can only be written escaped.
-            click.echo(json.dumps(facts) if any("\ud800" <= c <= "\udfff" for c in text) else text)
+            # What a terminal would obey (C1 controls, directions), and lone surrogates of names that are no UTF-8, can
+            # only be written escaped.
+            click.echo(text if text.isprintable() else json.dumps(facts))
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Aligned columns; numbers to the right."""

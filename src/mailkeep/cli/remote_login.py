@@ -131,7 +131,11 @@ def confirm_host(found: "Found") -> None:
     if found.certain:
         return
     domain = found.address.rpartition("@")[2]
-    why = f"{found.how} names {first.host}, which is outside {domain} and not known to Mailkeep"
+    # Whichever of them answers gets it, so each must be named.
+    hosts = dict.fromkeys(each.host for each in found.endpoints if each.protocol == first.protocol)
+    outside = [host for host in hosts if host != domain and not host.endswith("." + domain)] or [first.host]
+    verb = "is" if len(outside) == 1 else "are"
+    why = f"{found.how} names {', '.join(outside)}, which {verb} outside {domain} and not known to Mailkeep"
     if not sys.stdin.isatty():
         raise UsageError(
             f"{why}; if that is right, say so with --{first.protocol} {first.host}:{first.port} --tls {first.tls}"
