@@ -20,7 +20,7 @@ import msgspec
 
 from mailkeep.backup.gmail import Labels
 from mailkeep.backup.ledger import REASONS, RETRIES_MAX, FolderLedger
-from mailkeep.backup.plan import Difference, Kept
+from mailkeep.backup.plan import Difference, Kept, is_mass
 from mailkeep.backup.recognise import Ours, Shelf, retired_name
 from mailkeep.errors import LimitReached, MailboxMissing, ProtocolError
 from mailkeep.mail.flags import SYSTEM_FLAGS, Flags, canonical
@@ -36,6 +36,7 @@ GONE: Final = "$Gone"
 KEYWORDS_MAX: Final = 100  # of one message, of those that a server sends
 STEP: Final = 2000  # messages of one transaction that changes flags or origins
 RETRIED: Final = frozenset((State.REFUSED, State.EMPTY, State.REPLACED, State.FAILED))
+UNSETTLED: Final = "?"  # filters of a run that did not come to its end
 FILTERED_AGAIN: Final = frozenset((State.FILTERED, State.TOO_LARGE))
 
 
@@ -97,6 +98,7 @@ class Policy:
     remote: int
     now: int
     mirror: bool = False  # what vanished at the source is expunged here
+    allow_mass: bool = False  # … also when it is most of a folder, and what was only marked before
     hide: bool = False  # what is gone is moved out of sight
     retry: bool = False
     filters: str = ""  # the selection in words: another one makes filtered messages due again
@@ -137,6 +139,7 @@ class Books:
     due: bool = False  # as in the cursor, as counted last
     hidden: int = 0  # messages that are here and that the server just does not show
     capped: int = 0  # … that it has, does not show, and that are not here
+    bin: bool = False  # emptied often: whatever goes from it is believed
 
     @property
     def mailbox(self) -> MailboxId:
@@ -154,6 +157,7 @@ class Books:
             return None
         cursor = self.cursor
         due = cursor.due or cursor.filters != self.policy.filters or (self.policy.retry and bool(cursor.missing))
+        due = due or (self.policy.mirror and self.policy.allow_mass and bool(cursor.gone))
         return Kept(
             self.box.uidvalidity,
             self.box.uidnext,
@@ -182,9 +186,14 @@ class Books:
 
     def due_again(self) -> "array[int]":
         """What was booked as missing and is to be tried once more in this run."""
+        refilter = self.cursor.filters != self.policy.filters
+        if refilter and self.cursor.filters != UNSETTLED:
+            # Before anything is booked as filtered: should this run not come to its end, the next one is to know.
+            self.cursor.filters = UNSETTLED
+            with self.account.transaction() as transaction:
+                self.save(transaction)
         if not any(self.states):
             return array("I")
-        refilter = self.cursor.filters != self.policy.filters
         due = array("I")
         gone = dict(zip(self.uids, self.gone, strict=True))
         for uid, state, detail in self.account.remote_missing(self.box.id):
@@ -217,7 +226,9 @@ class Books:
     def begin(self, uidvalidity: int) -> None:
         """A folder that is seen for the first time, or anew after another UIDVALIDITY."""
         self.box = replace(self.box, uidvalidity=uidvalidity, uidnext=0, modseq=0)
-        self.cursor = Cursor(identity=self.cursor.identity, subscribed=self.cursor.subscribed)
+        self.cursor = Cursor(
+            identity=self.cursor.identity, subscribed=self.cursor.subscribed, filters=self.cursor.filters
+        )
         with self.account.transaction() as transaction:
             self.save(transaction)
 
@@ -316,8 +327,24 @@ class Books:
         return added
 
     def _book(self, transaction: Transaction, rows: Sequence[Row]) -> None:
-        booked = [(row.uid, row.flags, row.state, row.detail) for row in rows]
-        transaction.put_remote_messages(self.box.id, booked)
+        self._put_rows(transaction, [(row.uid, row.flags, row.state, row.detail) for row in rows])
+
+    def _put_rows(self, transaction: Transaction, rows: Sequence[tuple[int, Flags, State, str | None]]) -> None:
+        try:
+            transaction.put_remote_messages(self.box.id, rows)
+        except LimitReached:
+            rows = [(uid, transaction.fitting(flags), state, detail) for uid, flags, state, detail in rows]
+            transaction.put_remote_messages(self.box.id, rows)
+
+    def _set_flags(self, transaction: Transaction, mailbox: int, uids: Sequence[int], flags: Flags) -> int:
+        """Returns how many changed. Keywords beyond what the account can have are left out."""
+        try:
+            return len(transaction.store_flags(mailbox, uids, "=", flags).changed)
+        except LimitReached:
+            note = "keywords left out, the account has too many"
+            if note not in self.ledger.notes:
+                self.ledger.notes.append(note)
+            return len(transaction.store_flags(mailbox, uids, "=", transaction.fitting(flags)).changed)
 
     def follow_labels(self, messages: Sequence[tuple[int, Sequence[str], Flags]]) -> None:
         """(UID on the server, labels, flags) of messages that are here: their copies in the mailboxes of labels."""
@@ -362,11 +389,13 @@ class Books:
             self._replace_mailbox(transaction)
             return self._put(transaction, row)
         except LimitReached:
-            plain = row.flags.intersection(SYSTEM_FLAGS)
-            if plain == row.flags:
+            fitting = transaction.fitting(row.flags)
+            if fitting == row.flags:
                 raise
-            self.ledger.notes.append(f"UID {row.uid}: keywords left out, the account has too many")
-            row.flags = plain
+            note = "keywords left out, the account has too many"
+            if note not in self.ledger.notes:
+                self.ledger.notes.append(note)
+            row.flags = fitting
             return self._put(transaction, row)
 
     def _put(self, transaction: Transaction, row: Row) -> Appended:
@@ -397,10 +426,9 @@ class Books:
                     if place is not None and place.live:
                         wanted.setdefault((place.mailbox, flags), []).append(place.uid)
                 for (mailbox, flags), uids in wanted.items():
-                    changed = transaction.store_flags(mailbox, uids, "=", flags).changed
-                    self.ledger.flags += len(changed)
+                    self.ledger.flags += self._set_flags(transaction, mailbox, uids, flags)
                 booked = [(uid, flags, State(states.get(uid, 0)), None) for uid, flags in part]
-                transaction.put_remote_messages(self.box.id, [row for row in booked if row[2] not in RETRIED])
+                self._put_rows(transaction, [row for row in booked if row[2] not in RETRIED])
 
     def book_known(self, facts: Sequence[tuple[int, Flags]]) -> None:
         """Messages that are here by their origin and have no row: give them one, and the server's flags."""
@@ -408,13 +436,32 @@ class Books:
         self.change_flags(facts)
 
     def apply(self, difference: Difference) -> None:
-        """What vanished is marked (or, in a mirror, removed); what came back is unmarked."""
+        """What vanished is marked (or, in a mirror, removed); what came back is unmarked.
+
+        Most of a folder at once is never removed: a server that is ill shows too little before it shows nothing.
+        """
+        remove = self.policy.mirror
+        sure = self.bin or self.policy.allow_mass
+        if remove and not sure and is_mass(len(difference.vanished), len(self.live_uids())):
+            remove = False
+            self.ledger.notes.append(
+                f"{len(difference.vanished):,} messages vanished there at once; here they are only marked. "
+                "If that is meant, pull with --allow-mass-delete"
+            )
         for uids, when in ((difference.vanished, self.policy.now), (difference.returned, None)):
             for start in range(0, len(uids), STEP):
-                self._set_gone(uids[start : start + STEP], when, self.box)
+                self._set_gone(uids[start : start + STEP], when, self.box, remove=remove)
         self.ledger.vanished += len(difference.vanished)
 
-    def _set_gone(self, uids: Sequence[int], when: int | None, box: RemoteBox) -> None:
+    def remove_gone(self) -> None:
+        """In a mirror that may remove many at once: what was only marked before."""
+        for box in (self.box, *self.past):
+            rows = self.account.remote_uids(box.id)
+            gone = [uid for uid, since in zip(rows.uids, rows.gone, strict=True) if since]
+            for start in range(0, len(gone), STEP):
+                self._set_gone(gone[start : start + STEP], self.policy.now, box, remove=True)
+
+    def _set_gone(self, uids: Sequence[int], when: int | None, box: RemoteBox, *, remove: bool = False) -> None:
         origins = [origin_of(self.policy.remote, self.name, box.uidvalidity, uid) for uid in uids]
         places: dict[int, list[int]] = {}
         for place in self.account.find_origins(origins).values():
@@ -428,10 +475,11 @@ class Books:
                 if when is None:
                     transaction.store_flags(mailbox, ours, "-", frozenset((GONE,)))
                     transaction.show_gone(mailbox, ours)
-                elif self.policy.mirror:
+                elif remove:
                     transaction.expunge(mailbox, ours, only_deleted=False)
                 else:
-                    transaction.store_flags(mailbox, ours, "+", frozenset((GONE,)))
+                    with suppress(LimitReached):  # no room for one more keyword: the row says it all the same
+                        transaction.store_flags(mailbox, ours, "+", frozenset((GONE,)))
                     if self.policy.hide:
                         transaction.hide_gone(mailbox, ours)
             transaction.set_gone(box.id, uids, when)
@@ -439,14 +487,23 @@ class Books:
     # ---- another UIDVALIDITY
 
     def retire(self, uidvalidity: int) -> None:
-        """Put what is known aside under another name and begin anew, in one transaction: see `recognise`."""
+        """Put what is known aside under another name and begin anew, in one transaction: see `recognise`.
+
+        A server may go back to a numbering of before, as one with two machines does: then what is left of that is
+        taken up again.
+        """
         aside = msgspec.json.encode(Cursor())  # not complete: it waits to be recognised
         old = replace(self.box, name=retired_name(self.name, self.box.uidvalidity), cursor=aside)
+        again = retired_name(self.name, uidvalidity)
         with self.account.transaction() as transaction:
             transaction.put_remote_box(old)
-            self.cursor = Cursor(identity=self.cursor.identity, subscribed=self.cursor.subscribed)
-            self.box = RemoteBox(0, old.remote, self.name, old.mailbox, uidvalidity)
+            self.cursor = Cursor(
+                identity=self.cursor.identity, subscribed=self.cursor.subscribed, filters=self.cursor.filters
+            )
+            before = next((box for box in self.account.remote_boxes(old.remote) if box.name == again), None)
+            self.box = RemoteBox(before.id if before else 0, old.remote, self.name, old.mailbox, uidvalidity)
             self.save(transaction)
+        self.past = [box for box in self.past if box.uidvalidity != uidvalidity]
         self.retired = [old]
 
     def fill_shelf(self, retired: Sequence[RemoteBox]) -> None:
@@ -481,7 +538,7 @@ class Books:
             part = pairs[start : start + STEP]
             with self.account.transaction() as transaction:
                 self._rekey(transaction, part)
-                transaction.put_remote_messages(self.box.id, [(uid, flags, State.KEPT, None) for _, uid, flags in part])
+                self._put_rows(transaction, [(uid, flags, State.KEPT, None) for _, uid, flags in part])
         self.ledger.recognised += len(pairs)
 
     def _rekey(self, transaction: Transaction, pairs: Sequence[tuple[Ours, int, Flags]]) -> None:
@@ -495,7 +552,7 @@ class Books:
         for mailbox, rows in origins.items():
             transaction.set_origins(mailbox, rows)
         for (mailbox, flags), uids in flagged.items():
-            transaction.store_flags(mailbox, uids, "=", flags)
+            self._set_flags(transaction, mailbox, uids, flags)
             transaction.show_gone(mailbox, uids)  # nothing, but for what had been hidden
         met: dict[int, list[int]] = {}
         for ours, _, _ in pairs:
@@ -504,14 +561,18 @@ class Books:
             transaction.drop_remote_messages(box, old_uids)
 
     def clear_shelf(self) -> None:
-        """Everything of the server was met: what is left here has vanished from it."""
+        """Everything of the server was met: what is left here has vanished from it.
+
+        It is marked, also in a mirror: nothing is removed because of another UIDVALIDITY.
+        """
         unmet: dict[int, set[int]] = {}
         for ours in self.shelf.left():
             unmet.setdefault(ours.box, set()).add(ours.old_uid)
         for retired in self.retired:
             rows = self.account.remote_uids(retired.id)
-            live = {uid for uid, gone in zip(rows.uids, rows.gone, strict=True) if not gone}
-            gone = set(rows.uids) - live
+            table = zip(rows.uids, rows.states, rows.gone, strict=True)
+            live = {uid for uid, state, gone in table if not (gone or state)}
+            gone = {uid for uid, since in zip(rows.uids, rows.gone, strict=True) if since}
             left = sorted((unmet.get(retired.id, set()) - gone) | live)
             for start in range(0, len(left), STEP):
                 self._set_gone(left[start : start + STEP], self.policy.now, retired)

@@ -30,6 +30,7 @@ class Context:
     selection: Selection | None = None
     into: str | None = None
     retry: bool = False  # try again what was booked as failed, however often it was tried
+    allow_mass: bool = False  # a mirror may remove most of a folder at once, and what was only marked before
     size_max: int | None = None  # larger messages are booked as too large
     progress: Progress = field(default_factory=Progress)
     stop: asyncio.Event = field(default_factory=asyncio.Event)

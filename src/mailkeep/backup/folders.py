@@ -15,7 +15,7 @@ import msgspec
 from mailkeep.backup.books import STEP, Policy, read_cursor
 from mailkeep.backup.imap_remote import RemoteMailbox
 from mailkeep.backup.plan import Renamed
-from mailkeep.backup.recognise import unretired
+from mailkeep.backup.recognise import retired_name, unretired
 from mailkeep.errors import LimitReached, MailboxExists, MailboxMissing, NotAllowed
 from mailkeep.mail.mailbox_name import INBOX
 from mailkeep.store.account import Account
@@ -71,11 +71,17 @@ def place(account: Account, tree: Tree, policy: Policy, wanted: Iterable[RemoteM
             due.append(folder)
     refused: dict[str, str] = {}
     if due:
+        full = ""  # why there is no room for one more; a server may name a hundred thousand
         with account.transaction() as transaction:
             for folder in due:
+                if full and folder.name not in tree.boxes:
+                    refused[folder.name] = full
+                    continue
                 try:
                     _place(transaction, tree, policy, folder)
-                except (NotAllowed, LimitReached) as error:
+                except LimitReached as error:
+                    full = refused[folder.name] = error.text
+                except NotAllowed as error:
                     refused[folder.name] = error.text
     return refused
 
@@ -124,6 +130,24 @@ def follow_rename(account: Account, tree: Tree, policy: Policy, renamed: Renamed
     """
     old, new = renamed.old, renamed.new
     box = tree.boxes[old]
+    for earlier in (*tree.retired.get(old, ()), *tree.past.get(old, ())):
+        _rename_origins(account, policy, renamed, earlier)
+        with account.transaction() as transaction:
+            transaction.put_remote_box(replace(earlier, name=retired_name(new, earlier.uidvalidity)))
+    _rename_origins(account, policy, renamed, box)
+    with account.transaction() as transaction:
+        ours = next((each for each in transaction.mailboxes() if each.id == box.mailbox), None)
+        renamed_here = ours is not None and (
+            ours.name == tree.names[new] or _renamed(transaction, ours, tree.names[new])
+        )
+        transaction.put_remote_box(replace(box, name=str(new)))
+    tree.load(account, policy.remote)
+    return renamed_here
+
+
+def _rename_origins(account: Account, policy: Policy, renamed: Renamed, box: RemoteBox) -> None:
+    """Of one numbering of the folder, the present one or one of before."""
+    old, new = renamed.old, renamed.new
     rows = account.remote_uids(box.id)
     kept = [uid for uid, state in zip(rows.uids, rows.states, strict=True) if state == State.KEPT]
     for start in range(0, len(kept), STEP):
@@ -135,14 +159,6 @@ def follow_rename(account: Account, tree: Tree, policy: Policy, renamed: Renamed
         with account.transaction() as transaction:
             for mailbox, origins in moved.items():
                 transaction.set_origins(mailbox, origins)
-    with account.transaction() as transaction:
-        ours = next((each for each in transaction.mailboxes() if each.id == box.mailbox), None)
-        renamed_here = ours is not None and (
-            ours.name == tree.names[new] or _renamed(transaction, ours, tree.names[new])
-        )
-        del tree.boxes[old]
-        tree.boxes[new] = transaction.put_remote_box(replace(box, name=str(new)))
-    return renamed_here
 
 
 def _renamed(transaction: Transaction, ours: Mailbox, name: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Final
 
 SMALL: Final = 2000  # messages whose flags are all looked at in every run
 TURN: Final = 5000  # … of a larger mailbox: so many a run, by turns
+MASS: Final = 50  # losses at once up to which a mirror believes them
 FETCH_SLICE: Final = 200  # messages of one window; newest windows first, rising within one
 
 
@@ -100,6 +101,11 @@ def unchanged(said: Said, kept: Kept) -> bool:
 def counts_agree(exists: int, rows: int) -> bool:
     """Whether what we have on our books is as many as the server has. Where not, ask it for all UIDs."""
     return exists == rows
+
+
+def is_mass(losses: int, before: int) -> bool:
+    """More went at once than anybody removes: a server that is ill or half moved rather shows too little."""
+    return losses > MASS and losses * 2 > before
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import time
 from array import array
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from mailkeep import log
@@ -26,7 +26,7 @@ from mailkeep.backup.imap_remote import ImapConnection, Pool, RemoteMailbox, ope
 from mailkeep.backup.ledger import FolderLedger, RemoteReport
 from mailkeep.backup.login import secret_of
 from mailkeep.backup.pace import Pace, limits_of
-from mailkeep.backup.plan import Abilities, Difference, Folder, Renamed, Said, Way, choose, find_renamed
+from mailkeep.backup.plan import Abilities, Difference, Folder, Renamed, Said, Way, choose, find_renamed, is_mass
 from mailkeep.backup.pull_folder import FolderPull, Wanted, abilities, in_thread
 from mailkeep.backup.quirks import quirks_for
 from mailkeep.backup.recognise import sample
@@ -57,6 +57,7 @@ _log = log.get("backup")
 ATTEMPTS_MAX: Final = 5  # of a folder without a message between them
 LOOKS_MAX: Final = 3  # at the list of folders
 WAIT_FIRST_S: Final = 1.0  # doubled each time
+BINS: Final = ("\\Trash", "\\Junk")
 MANY: Final = 500  # messages that make a child process worth its start
 WAIT_MAX_S: Final = 300.0  # a server that asks for more is left for the next run
 
@@ -128,6 +129,7 @@ def make_run(context: Context, remote: Remote, *, account: Account, report: Remo
         remote.id,
         context.now(),
         mirror=settings.gone == "mirror",
+        allow_mass=context.allow_mass,
         hide=account.info.gone == "hide",
         retry=context.retry,
         filters=_fingerprint(selection, context.size_max or settings.size_max),
@@ -160,8 +162,12 @@ async def pool_of(context: Context, remote: Remote) -> AsyncIterator[Pool]:
     async def secret() -> Password | Token:
         return await secret_of(context.store, remote)
 
+    first = True  # it asks at once which mailboxes there are
+
     async def open_one() -> ImapConnection:
-        return await open_imap(settings, secret, quirks, pace=pace, clock=context.clock)
+        nonlocal first
+        lists, first = first, False
+        return await open_imap(settings, secret, quirks, pace=pace, clock=context.clock, lists=lists)
 
     try:
         async with Pool(open_one, pace) as pool:
@@ -243,8 +249,16 @@ async def _folders(run: Run, connection: ImapConnection, listed: Sequence[Remote
     meant, pulled = survey(run, connection, listed)
     tree, by_name = run.tree, run.tree.listed
     await _follow_renames(run, connection)
-    if any(name.upper() == "INBOX" for name in by_name):  # else this is no full list: nothing is concluded from it
-        await _follow_removals(run, connection)
+    _guard_mirror(run)
+    if any(name.upper() == "INBOX" for name in by_name):
+        hidden = await _follow_removals(run, connection)
+        meant, pulled = [*meant, *hidden], [*pulled, *hidden]
+    else:  # this is no full list: nothing is concluded from it but that this run is not equal
+        for box in run.tree.missing():
+            if read_cursor(box.cursor).removed is None:
+                _miss(run, box, "the server did not list it this time")
+        if not tree.boxes:
+            run.report.error = "the server lists no INBOX"
     refused = await in_thread(folders.place, run.account, tree, run.policy, meant)
     for name, reason in refused.items():
         ledger = run.report.folder(name)
@@ -262,6 +276,7 @@ def _folder_pull(run: Run, folder: RemoteMailbox) -> FolderPull:
     ledger.server = (folder.status or {}).get("MESSAGES", 0)
     books = Books(run.account, run.policy, folder.name, box, ledger, cursor=read_cursor(box.cursor))
     books.past = run.tree.past.get(folder.name, [])
+    books.bin = run.uses.get(folder.name) in BINS
     if run.labels and run.uses.get(folder.name) == "\\All" and box.mailbox is not None:
         books.labels = _labels(run, box.mailbox)
     books.cursor.identity = str((folder.status or {}).get("MAILBOXID") or "") or books.cursor.identity
@@ -424,30 +439,84 @@ async def _is_same(run: Run, connection: ImapConnection, renamed: Renamed) -> bo
     return met * 2 > len(ours)
 
 
-async def _follow_removals(run: Run, connection: ImapConnection) -> None:
-    """A folder that is not listed, and that cannot be opened either, is gone: its messages are marked so."""
+def _guard_mirror(run: Run) -> None:
+    """A server that shows most of an account no more, folder for folder, is not believed by a mirror in this run."""
+    if not run.policy.mirror or run.policy.allow_mass:
+        return
+    before = after = 0
+    for name, box in run.tree.boxes.items():
+        if run.uses.get(name) in BINS:
+            continue
+        count = read_cursor(box.cursor).messages
+        folder = run.tree.listed.get(name)
+        status = (folder.status or {}) if folder is not None else {"MESSAGES": 0}
+        before += count
+        after += min(status.get("MESSAGES", count), count)
+    if is_mass(before - after, before):
+        run.policy = replace(run.policy, mirror=False)
+        run.report.notes.append(
+            f"{before - after:,} of {before:,} messages vanished there at once; here they are only marked. "
+            "If that is meant, pull with --allow-mass-delete"
+        )
+
+
+async def _follow_removals(run: Run, connection: ImapConnection) -> list[RemoteMailbox]:
+    """A folder that is not listed, and that cannot be opened either, is gone: its messages are marked so.
+
+    Returns those that can be opened though they are not listed: they are pulled like the others.
+    """
+    hidden = []
     for box in run.tree.missing():
         cursor = read_cursor(box.cursor)
         if cursor.removed is None:
             try:
                 await connection.select(box.name)
-            except RemoteBusy:
+            except RemoteBusy as error:
+                _miss(run, box, error.text)
                 continue
             except RemoteError:
                 pass
             else:
-                continue  # only hidden from LIST
+                if _is_meant(run, box):
+                    hidden.append(_unlisted(run, box, bool(cursor.subscribed)))
+                continue
         run.report.removed.append(box.name)
         await in_thread(_mark_removed, run, box)
+    return hidden
+
+
+def _is_meant(run: Run, box: RemoteBox) -> bool:
+    """Whether the filters take a folder that is not listed, as far as its name tells."""
+    return run.selection.takes_mailbox(box.name, [])
+
+
+def _unlisted(run: Run, box: RemoteBox, subscribed: bool) -> RemoteMailbox:
+    ours = next((each.name for each in run.account.mailboxes() if each.id == box.mailbox), box.name)
+    run.tree.names.setdefault(box.name, ours)
+    return RemoteMailbox(box.name, box.name.encode("utf-8", "replace"), None, frozenset(), None, subscribed, True)
+
+
+def _miss(run: Run, box: RemoteBox, reason: str) -> None:
+    """A folder of which nothing could be said in this run: what it had is what is missing."""
+    if _is_meant(run, box):
+        ledger = run.report.folder(box.name)
+        cursor = read_cursor(box.cursor)
+        ledger.error, ledger.server, ledger.kept = reason, cursor.messages, cursor.kept
 
 
 def _mark_removed(run: Run, box: RemoteBox) -> None:
-    if not folders.note_removed(run.account, run.tree, run.policy, box):
+    news = folders.note_removed(run.account, run.tree, run.policy, box)
+    sweep = run.policy.mirror and run.policy.allow_mass
+    if not news and not sweep:
         return
     ledger = FolderLedger(box.name)  # not one of the report: the server has nothing there that could be missing
     books = Books(run.account, run.policy, box.name, run.tree.boxes[box.name], ledger, cursor=read_cursor(box.cursor))
+    books.past = run.tree.past.get(box.name, [])
     books.load()
+    if sweep:
+        books.remove_gone()
     books.apply(Difference(array("I"), books.live_uids(), array("I")))
+    run.report.notes.extend(f"{box.name}: {note}" for note in ledger.notes)
     if run.policy.mirror:
         folders.drop_empty(run.account, box)
 

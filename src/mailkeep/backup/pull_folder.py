@@ -75,19 +75,21 @@ class FolderPull:
         can = abilities(connection)
         way = choose(Said.of_status(self.folder.status), kept, can)
         since = (kept.uidvalidity, kept.modseq, None) if kept and way is Way.QRESYNC else None
-        selected = await connection.select(self.folder.name, since=since)
+        selected = await connection.select(self.folder.name, since=since, uids=way in (Way.FIRST, Way.RECOGNISE))
         said = Said(selected.uidvalidity, selected.uidnext or None, selected.exists, selected.highestmodseq)
         way = choose(said, kept, can)
         books.ledger.way = way.value
         books.ledger.server = selected.exists
         if way is Way.RECOGNISE:
             await in_thread(books.retire, selected.uidvalidity)
-            retired = [*retired, *books.retired]
+            retired = [*(box for box in retired if box.uidvalidity != selected.uidvalidity), *books.retired]
         elif way is Way.FIRST:
             await in_thread(books.begin, selected.uidvalidity)
         if retired:
             await in_thread(books.fill_shelf, retired)
         await in_thread(books.load)
+        if books.policy.mirror and books.policy.allow_mass:
+            await in_thread(books.remove_gone)
         fresh, sweep = await self._look(connection, selected, way)
         due = await in_thread(books.due_again)
         await self._bring(connection, fresh, due)

@@ -1,12 +1,10 @@
 """`mailkeep pull` and `mailkeep status`: runs over remotes, with bars, and what came of them.
 
-Knows terminals, signals and files for the report; the run itself is `backup.pull`'s. The first Ctrl-C lets each remote
-commit what it has fetched, the second ends at once; either way the same command goes on where it was.
+Knows terminals and files for the report; the run itself is `backup.pull`'s, Ctrl-C is `running`'s.
 """
 
 import asyncio
 import json
-import signal
 import sys
 import threading
 import time
@@ -32,6 +30,7 @@ from mailkeep.cli.output import (
     plural,
     shown,
 )
+from mailkeep.cli.running import run_until_done
 from mailkeep.cli.selection import selection_options
 from mailkeep.errors import BadCredentials, UsageError
 
@@ -57,6 +56,7 @@ class Wish:
     retry: bool
     watch: bool
     report: Path | None
+    allow_mass: bool = False
     proves: bool = False  # compare only
 
 
@@ -65,6 +65,7 @@ class Wish:
 @click.option("--all", "everything", is_flag=True, help="All remotes.")
 @click.option("--into", metavar="PREFIX", help="Put the whole tree below this mailbox. Default: the remote's setting.")
 @click.option("--retry", is_flag=True, help="Ask again for all that failed before, however often it did.")
+@click.option("--allow-mass-delete", "allow_mass", is_flag=True, help="A mirror may remove most of a folder, too.")
 @click.option("--watch", is_flag=True, help="Stay, and bring new mail as soon as the server tells of it.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write the ledger as HTML and JSON.")
 @selection_options
@@ -76,6 +77,7 @@ def pull(
     everything: bool,
     into: str | None,
     retry: bool,
+    allow_mass: bool,
     watch: bool,
     report: Path | None,
     selection: "Selection",
@@ -87,7 +89,7 @@ def pull(
     """
     with opened(call.settings()) as store:
         chosen = chosen_remotes(store, remotes, everything=everything)
-        wish = Wish(None if selection.takes_all else selection, into, retry, watch, report)
+        wish = Wish(None if selection.takes_all else selection, into, retry, watch, report, allow_mass)
         runner = Runner(call.out, store, wish)
         reports = runner.run(chosen)
         return runner.tell(reports)
@@ -124,38 +126,17 @@ class Runner:
 
     def run(self, remotes: "Sequence[Remote]") -> "list[RemoteReport]":
         """All of them; returns after the last, or soon after Ctrl-C."""
-        import uvloop
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, bars(self.out) as shows:
+        with bars(self.out) as shows:
             self._bars = shows
-            return runner.run(self._all(remotes))
+            reports, self.interrupted = run_until_done(self.out, lambda: self._all(remotes), stop=self.stop)
+        return reports
 
     async def _all(self, remotes: "Sequence[Remote]") -> "list[RemoteReport]":
-        loop = asyncio.get_running_loop()
-        main = asyncio.current_task()
-        assert main is not None
-
-        def interrupt() -> None:
-            if self.interrupted:
-                main.cancel()
-            self.interrupted = True
-            self.stop.set()
-            self.out.warn("Stopping: what has come is being kept. Once more to stop at once.")
-
-        handled = (signal.SIGINT, signal.SIGTERM)
-        for number in handled:
-            loop.add_signal_handler(number, interrupt)
-        try:
-            hosts: dict[str, list[Remote]] = {}
-            for remote in remotes:
-                hosts.setdefault(f"{remote.settings.host} {remote.name if self.wish.watch else ''}", []).append(remote)
-            gate = asyncio.Semaphore(len(hosts) if self.wish.watch else AT_ONCE)
-            done = await asyncio.gather(*(self._host(each, gate) for each in hosts.values()))
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
-        finally:
-            for number in handled:
-                loop.remove_signal_handler(number)
+        hosts: dict[str, list[Remote]] = {}
+        for remote in remotes:
+            hosts.setdefault(f"{remote.settings.host} {remote.name if self.wish.watch else ''}", []).append(remote)
+        gate = asyncio.Semaphore(len(hosts) if self.wish.watch else AT_ONCE)
+        done = await asyncio.gather(*(self._host(each, gate) for each in hosts.values()))
         by_name = {report.remote: report for reports in done for report in reports}
         return [by_name[remote.name] for remote in remotes if remote.name in by_name]
 
@@ -177,6 +158,7 @@ class Runner:
             selection=self.wish.selection,
             into=self.wish.into,
             retry=self.wish.retry,
+            allow_mass=self.wish.allow_mass,
             progress=self._bars.progress(remote.name),
             stop=self.stop,
         )

@@ -139,5 +139,9 @@ class FlagSets:
         for folded in [folded for folded in list(self._spellings) if folded not in known]:
             del self._spellings[folded]
 
+    def known(self, flags: Flags) -> Flags:
+        """Of the flags those that need no new keyword."""
+        return frozenset(flag for flag in flags if flag in SYSTEM_FLAGS or flag.lower() in self._spellings)
+
     def keywords(self) -> list[str]:
         return sorted(self._spellings.values())

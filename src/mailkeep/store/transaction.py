@@ -6,7 +6,7 @@ A thin face: the works are in `placing` (messages) and `tree` (mailboxes), the m
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from mailkeep.errors import MailboxMissing, NotAllowed
+from mailkeep.errors import LimitReached, MailboxMissing, NotAllowed
 from mailkeep.mail.flags import Flags
 from mailkeep.mail.ids import MailboxId
 from mailkeep.mail.mailbox_name import check_name
@@ -157,6 +157,13 @@ class Transaction:
             return placing.store_flags(
                 self._ledger, mailbox_id, uids, mode=mode, flags=flags, unchanged_since=unchanged_since
             )
+
+    def fitting(self, flags: Flags) -> Flags:
+        """The flags, or, where the account can have no more keywords, those of them that it has."""
+        with suppress(LimitReached), self._ledger.part():
+            self._ledger.intern(flags)
+            return flags
+        return self._ledger.flagsets.known(flags)
 
     def expunge(self, mailbox_id: int, uids: Sequence[int] | None = None, *, only_deleted: bool = True) -> list[int]:
         """Remove messages, of `uids` or of all, with \\Deleted or (only_deleted=False) without asking.

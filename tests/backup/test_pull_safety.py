@@ -1,0 +1,165 @@
+"""Servers with a past: numbers that go back, folders that show too little, filters that come and go. Nothing of the
+archive is lost by that, nothing comes twice, and the ledger says what is so."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailkeep.backup import books
+from mailkeep.backup.imap_remote import ImapConnection, RemoteMailbox
+from mailkeep.errors import StoreFull
+from mailkeep.mail.selection import Selection
+from mailkeep.testing import Faulty
+from tests.backup.archive import Archive
+from tests.backup.test_pull_faulty import archive_of, fill
+from tests.messages import numbered
+
+
+@contextlib.contextmanager
+def scene(tmp_path: Path, count: int, **settings: Any) -> Iterator[tuple[Faulty, Archive]]:
+    """A server with so many messages in INBOX, pulled once."""
+    server = Faulty()
+    fill(server, count)
+    with server, archive_of(server, tmp_path) as archive:
+        archive.change(**settings)
+        assert archive.pull().equal
+        yield server, archive
+
+
+def gone(archive: Archive, name: str = "INBOX") -> int:
+    return sum("$Gone" in flags for _, _, flags in archive.mailbox(name))
+
+
+def test_a_mirror_does_not_believe_a_folder_that_is_suddenly_empty(tmp_path: Path) -> None:
+    with scene(tmp_path, 120, gone="mirror") as (server, archive):
+        fill(server, 150, box=server.create("Work").name, first=1000)
+        archive.pull()
+        inbox = server.mailboxes["INBOX"]
+        there = dict(inbox.messages)
+        inbox.messages.clear()
+        report = archive.pull()
+        assert any("--allow-mass-delete" in note for note in report.folder("INBOX").notes)
+        assert gone(archive) == len(archive.mailbox("INBOX")) == 120
+        inbox.messages.update(there)
+        assert archive.pull().equal
+        assert (gone(archive), len(archive.mailbox("INBOX"))) == (0, 120)
+        inbox.messages.clear()
+        archive.pull()
+        archive.pull(allow_mass=True)
+        assert archive.mailbox("INBOX") == []
+
+
+def test_a_mirror_does_not_believe_many_small_folders_that_are_suddenly_empty(tmp_path: Path) -> None:
+    with scene(tmp_path, 30, gone="mirror") as (server, archive):
+        for name in ("A", "B", "C"):
+            fill(server, 30, box=server.create(name).name, first=100 * ord(name))
+        archive.pull()
+        there = {name: dict(box.messages) for name, box in server.mailboxes.items()}
+        for box in server.mailboxes.values():
+            box.messages.clear()
+        assert any("--allow-mass-delete" in note for note in archive.pull().notes)
+        assert archive.all_bytes().total() == 120
+        for name, box in server.mailboxes.items():
+            box.messages.update(there[name])
+        assert archive.pull().equal
+        assert [gone(archive, name) for name in ("INBOX", "A", "B", "C")] == [0, 0, 0, 0]
+
+
+def test_a_mirror_keeps_a_large_folder_that_was_deleted_until_told(tmp_path: Path) -> None:
+    with scene(tmp_path, 200, gone="mirror") as (server, archive):
+        fill(server, 60, box=server.create("Work").name, first=1000)
+        archive.pull()
+        del server.mailboxes["Work"]
+        assert archive.pull().removed == ["Work"]
+        assert gone(archive, "Work") == len(archive.mailbox("Work")) == 60
+        archive.pull(allow_mass=True)
+        assert "Work" not in [box.name for box in archive.account.mailboxes()]
+
+
+def test_another_uidvalidity_removes_nothing_from_a_mirror(tmp_path: Path) -> None:
+    with scene(tmp_path, 20, gone="mirror") as (server, archive):
+        inbox = server.mailboxes["INBOX"]
+        for uid in (1, 2, 3):
+            inbox.remove(uid)
+        inbox.renumber()
+        report = archive.pull()
+        assert report.equal
+        assert report.total("vanished") == gone(archive) == 3
+        assert len(archive.mailbox("INBOX")) == 20
+
+
+def test_numberings_that_come_and_go_are_taken_up_again(tmp_path: Path) -> None:
+    with scene(tmp_path, 20) as (server, archive):
+        inbox = server.mailboxes["INBOX"]
+        first, everything = inbox.uidvalidity, dict(inbox.messages)
+        for turn in range(5):
+            other = turn % 2 == 0
+            inbox.uidvalidity = first + 1000 if other else first
+            inbox.messages = dict(list(everything.items())[:15]) if other else dict(everything)
+            report = archive.pull()
+            assert report.equal, report.facts()
+            assert (report.total("fetched"), report.total("gone")) == (0, 5 if other else 0)
+            assert (len(archive.mailbox("INBOX")), gone(archive)) == (20, 5 if other else 0)
+
+
+@pytest.mark.parametrize("before", [0, 30])
+def test_what_a_broken_run_filtered_comes_when_the_filter_is_lifted(
+    before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise StoreFull("no room")
+
+    with scene(tmp_path, before) as (server, archive):
+        fill(server, 5, first=100)
+        with monkeypatch.context() as patched:
+            patched.setattr(books.Books, "finish", broken)
+            assert not archive.pull(selection=Selection(smaller=1)).equal
+        assert archive.pull().equal
+        assert len(archive.mailbox("INBOX")) == before + 5
+
+
+def test_keywords_beyond_what_an_account_can_have_stop_nothing(tmp_path: Path) -> None:
+    with scene(tmp_path, 30) as (server, archive):
+        for number, message in enumerate(list(server.mailboxes["INBOX"])):
+            server.mailboxes["INBOX"].set_flags(message.uid, {"\\Seen", *(f"k{number}-{n}" for n in range(80))})
+        fill(server, 5, first=100)
+        report = archive.pull()
+        assert report.equal, report.facts()
+        assert report.folder("INBOX").notes == ["keywords left out, the account has too many"]
+        assert len(archive.mailbox("INBOX")) == 35
+        assert all("\\Seen" in flags for _, _, flags in archive.mailbox("INBOX")[:30])
+        server.mailboxes["INBOX"].remove(1)
+        report = archive.pull()
+        assert (report.equal, report.total("gone")) == (True, 1)
+
+
+def test_a_list_without_inbox_is_not_equal_and_marks_nothing(tmp_path: Path) -> None:
+    with scene(tmp_path, 3) as (server, archive):
+        fill(server, 4, box=server.create("Work").name)
+        archive.pull()
+        del server.mailboxes["INBOX"], server.mailboxes["Work"]
+        report = archive.pull()
+        assert not report.equal
+        assert report.folder("Work").error == "the server did not list it this time"
+        assert gone(archive) == gone(archive, "Work") == 0
+
+
+def test_a_folder_that_is_not_listed_any_more_but_opens_is_pulled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with scene(tmp_path, 3) as (server, archive):
+        fill(server, 4, box=server.create("Work").name)
+        archive.pull()
+        fill(server, 4, box="Work", first=100)
+        every = ImapConnection.list_mailboxes
+
+        async def some(connection: ImapConnection, **given: Any) -> list[RemoteMailbox]:
+            return [each for each in await every(connection, **given) if each.name != "Work"]
+
+        monkeypatch.setattr(ImapConnection, "list_mailboxes", some)
+        report = archive.pull()
+        assert report.equal
+        assert [data for data, _, _ in archive.mailbox("Work")][4:] == [numbered(n) for n in range(100, 104)]
