@@ -1,12 +1,11 @@
 """`mailkeep bulk`: many accounts from one CSV file, and what came of each in a file beside it.
 
-Knows the terminal, Ctrl-C and where the result file is; what a row means is `backup.bulk`'s, what it does
+Knows the terminal and where the result file is; what a row means is `backup.bulk`'s, what it does
 `backup.bulk_work`'s.
 """
 
 import asyncio
 import json
-import signal
 import stat
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from mailkeep.cli.output import INTERRUPTED, OK, SOME_FAILED, Call, Out, common, human_size, opened, plural, shown
+from mailkeep.cli.running import run_until_done
 from mailkeep.cli.selection import selection_options
 
 if TYPE_CHECKING:
@@ -130,37 +130,14 @@ class _Run:
 
     def go(self, queue: Any, worker: "Worker") -> None:
         """Run all rows; what has ended is in the result file, whatever happens."""
-        import uvloop
-
-        try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._go(queue, worker))
-        finally:
-            self.results.save()
-
-    async def _go(self, queue: Any, worker: "Worker") -> None:
         from mailkeep.backup.bulk import run
 
-        loop, main = asyncio.get_running_loop(), asyncio.current_task()
-        assert main is not None
-
-        def interrupt() -> None:
-            if self.interrupted:
-                main.cancel()
-            self.interrupted = True
-            self.stop.set()
-            self.out.warn("Stopping: what has come is being kept. Once more to stop at once.")
-
-        handled = (signal.SIGINT, signal.SIGTERM)
-        for number in handled:
-            loop.add_signal_handler(number, interrupt)
         try:
-            await run(queue, worker, stop=self.stop, ended=self._ended)
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
+            _, self.interrupted = run_until_done(
+                self.out, lambda: run(queue, worker, stop=self.stop, ended=self._ended), stop=self.stop
+            )
         finally:
-            for number in handled:
-                loop.remove_signal_handler(number)
+            self.results.save()
 
     def _ended(self, result: "Result") -> None:
         self.ended += 1

@@ -1,14 +1,12 @@
 """`mailkeep push` and `mailkeep migrate`: plans, bars, and what came of it.
 
-Knows terminals, signals and words; the work itself is in `backup.push`, `backup.migrate` and `backup.migrate_here`. The
-first Ctrl-C lets what is on its way be written down, the second ends at once; the same command goes on where it was.
+Knows terminals and words; the work itself is in `backup.push`, `backup.migrate` and `backup.migrate_here`, and Ctrl-C
+is `running`'s.
 """
 
 import asyncio
-import signal
-from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -26,6 +24,7 @@ from mailkeep.cli.output import (
     shown,
 )
 from mailkeep.cli.pull import bars, summary_line, tell_report
+from mailkeep.cli.running import run_until_done
 from mailkeep.cli.selection import selection_options
 from mailkeep.errors import AccountMissing, UsageError
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from mailkeep.store.store import Store
 
 SHOWN: Final = 20
-T = TypeVar("T")
 
 
 @click.command(short_help="Put an account's mail onto another server.")
@@ -60,13 +58,13 @@ def push(call: Call, name: str, target: str, *, plan: bool, into: str | None, se
     into = _folder(into)
     with opened(call.settings()) as store, bars(call.out) as shows:
         account, remote = account_of(store, name), find_remote(store, target)
-        progress = shows.progress(remote.name)
+        progress, stop = shows.progress(remote.name), asyncio.Event()
 
-        async def work(stop: asyncio.Event) -> "PushReport":
+        async def work() -> "PushReport":
             context = Context(store, selection=selection, into=into, progress=progress, stop=stop)
             return await run_push(context, account, remote, plan=plan)
 
-        report, interrupted = run_until_done(call.out, work)
+        report, interrupted = run_until_done(call.out, work, stop=stop)
     tell_push(call.out, report)
     code = INTERRUPTED if interrupted else code_of(report)
     call.out.facts({"event": "done", "code": code, **report.facts()})
@@ -126,11 +124,13 @@ def _migrate(
     if old.settings.protocol != "imap" and plan:
         raise UsageError(f"{old.name} is reached by POP3, which tells too little for a plan; pull it, then push --plan")
 
-    async def look(stop: asyncio.Event) -> "PushReport":
+    stop = asyncio.Event()
+
+    async def look() -> "PushReport":
         return await plan_migration(Context(store, selection=selection, into=into, stop=stop), old, new)
 
     if plan or new is None:
-        report, interrupted = run_until_done(out, look)
+        report, interrupted = run_until_done(out, look, stop=stop)
         tell_push(out, report)
         code = INTERRUPTED if interrupted else code_of(report)
         out.facts({"event": "done", "code": code, **report.facts()})
@@ -138,11 +138,11 @@ def _migrate(
     with bars(out) as shows:
         first, second = shows.progress(old.name), shows.progress(new.name)
 
-        async def work(stop: asyncio.Event) -> Migration:
+        async def work() -> Migration:
             context = Context(store, selection=selection, into=into, progress=first, stop=stop)
             return await run_migration(context, old, new, pushing=second)
 
-        done, interrupted = run_until_done(out, work)
+        done, interrupted = run_until_done(out, work, stop=stop)
     out.say(summary_line(done.pulled))
     tell_report(out, done.pulled)
     tell_push(out, done.pushed)
@@ -172,13 +172,13 @@ def _migrate_here(
     if remote.settings.protocol != "imap":
         raise UsageError(f"{remote.name} is reached by POP3, which has no UIDs to keep; use `mailkeep pull`")
     with bars(out) as shows:
-        progress = shows.progress(remote.name)
+        progress, stop = shows.progress(remote.name), asyncio.Event()
 
-        async def work(stop: asyncio.Event) -> RemoteReport:
+        async def work() -> RemoteReport:
             context = Context(store, selection=selection, into=into, progress=progress, stop=stop)
             return await migrate_here(context, remote, account, pop3=door)
 
-        report, interrupted = run_until_done(out, work)
+        report, interrupted = run_until_done(out, work, stop=stop)
     out.say(summary_line(report))
     tell_report(out, report)
     code = OK if report.equal else exit_code(report.failure) if report.failure is not None else SOME_FAILED
@@ -221,40 +221,6 @@ def pop3_door(text: str) -> "Pop3Door":
         raise UsageError(f"--pop3 {text}: give HOST:PORT, such as pop.example.org:995")
     tls = "tls" if int(port) == 995 else "none" if is_loopback(host) else "starttls"
     return Pop3Door(host, int(port), tls)  # type: ignore[arg-type]  # the three that there are
-
-
-# ---- running
-
-
-def run_until_done(out: Out, work: Callable[[asyncio.Event], Awaitable[T]]) -> tuple[T, bool]:
-    """Run it on a loop of its own; the result, and whether Ctrl-C ended it."""
-    import uvloop
-
-    interrupted = False
-
-    async def main() -> T:
-        nonlocal interrupted
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        stop = asyncio.Event()
-
-        def interrupt() -> None:
-            nonlocal interrupted
-            if interrupted and task is not None:
-                task.cancel()
-            interrupted = True
-            stop.set()
-            out.warn("Stopping: what is on its way is written down. Once more to stop at once.")
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, interrupt)
-        try:
-            return await work(stop)
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main()), interrupted
 
 
 def code_of(report: "PushReport") -> int:
