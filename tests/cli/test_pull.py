@@ -127,7 +127,7 @@ def test_ctrl_c_keeps_what_came_and_the_same_command_goes_on(server: Faulty, dat
         going.send_signal(signal.SIGINT)
         out, err = going.communicate(timeout=30)
     assert going.returncode == 130, (out, err)
-    assert "what has come is being kept" in err
+    assert "what is done so far is being kept" in err
     server.change(bytes_per_s=None)
     assert run(["pull", "--data", data, "--quiet"]) == 0
     archive = Archive(Path(data), 1, user="x", password="x")
