@@ -127,6 +127,7 @@ class Scene:
     faults: dict[str, Any] = field(default_factory=dict)
     safe: Callable[["Stage"], None] = lambda stage: None  # holds at any moment
     pop3: bool = False
+    two: bool = False  # from `server` to `target`
 
     def __str__(self) -> str:
         return self.name
@@ -164,11 +165,11 @@ class Stage:
         self.scene, self.nursery = scene, nursery
         self.place = place
         self.root = place / "store"
-        self.server = Faulty()
+        self.server = self.target = Faulty()
         self.expected: Contents = {}  # here, after a run that nothing has disturbed
         self.proxy = Proxy(("127.0.0.1", 0)) if far else None
         self.thorough = thorough
-        self._ports = (0, 0)
+        self._ports = (0, 0, 0)
         self.runs = 0
 
     @property
@@ -193,23 +194,24 @@ class Stage:
         if not first:
             shutil.copytree(begun, self.root, symlinks=True)
         # What the server gives out (UIDVALIDITY, UIDs) is the same each time.
-        imap, pop3 = self._ports
+        imap, pop3, second = self._ports
         server = Faulty(scene.kind, imap_port=imap, pop3_port=pop3, **scene.faults)
+        target = Faulty(imap_port=second) if scene.two else server
         scene.there(server)
-        with server, self.proxy or nullcontext():
-            self.server = server
-            self._ports = (server.imap_port, server.pop3_port)
+        with server, target if scene.two else nullcontext(), self.proxy or nullcontext():
+            self.server, self.target = server, target
+            self._ports = (server.imap_port, server.pop3_port, target.imap_port)
             if first:
                 scene.here(self)
                 shutil.copytree(self.root, begun, symlinks=True)
             scene.later(server)
-            server.log.clear()
+            target.log.clear()
             yield self
 
     def deadly(self, number: int, *, executed: bool) -> None:
-        """Kill the next run when the server is given its nth command."""
+        """Kill the next run when the server that is written to is given its nth command."""
         victim = self.nursery.place / "pid"
-        self.server.state = Deadly.of(self.server.state, victim, at=number, executed=executed)
+        self.target.state = Deadly.of(self.target.state, victim, at=number, executed=executed)
 
     def play(self, *arguments: str, at: int = 0, how: Any = "before") -> Run:
         """The command of the scene, or another."""
@@ -223,7 +225,7 @@ class Stage:
             run = self.play(*self.scene.arguments, "--json")
             assert run.code == 0, run.out + run.err
             assert run.steps > 10
-            commands = len(self.server.log)
+            commands = len(self.target.log)
             self.expected = look(self.root, "ann")
             self.scene.judge(self)
         return run.steps, commands
@@ -285,7 +287,7 @@ def brought(run: Run) -> int:
     """How many messages went from one side to the other."""
     facts = run.facts
     each = facts.get("remotes") or [facts]
-    return sum(int(found.get("fetched", 0)) + int(found.get("copied", 0)) for found in each)
+    return sum(int(found.get(way, 0)) for found in each for way in ("fetched", "copied", "uploaded"))
 
 
 # ---- pull
@@ -437,6 +439,58 @@ def _pushed(stage: Stage) -> None:
     assert contents_there(stage.server) == look(stage.root, "ann")
 
 
+def _to_migrate(stage: Stage) -> None:
+    _here(stage)
+    login = Login(stage.target.imap_port, stage.target.user, stage.target.password)
+    add_remote(stage.root, "new", "spare", login)
+
+
+def _migrated(stage: Stage) -> None:
+    assert contents_there(stage.target) == contents_there(stage.server)
+
+
+# ---- sync
+
+
+def _mail_below(server: Faulty) -> None:
+    """With the mailbox that `sync` would make there for what lies below it."""
+    server.create("Work")
+    _mail(server)
+
+
+def _synced(stage: Stage) -> None:
+    """Once the same; then the owner works here, without a connection."""
+    _here(stage)
+    run = stage.play("sync", "there")
+    assert run.code == 0, run.out + run.err
+    store = Store.open(stage.root)
+    account = store.account("ann")
+    inbox, projects = account.mailbox("INBOX"), account.mailbox("Projects")
+    uids = list(account.snapshot(inbox.id).uids)
+    fill(account, "INBOX", [numbered(n) for n in range(400, 406)])
+    fill(account, "Mine", [numbered(n) for n in range(410, 414)])
+    with account.transaction() as transaction:
+        transaction.store_flags(inbox.id, uids[8:11], "+", frozenset({"\\Flagged", "Mine"}))
+        transaction.expunge(inbox.id, uids[11:13], only_deleted=False)
+        transaction.move(inbox.id, uids[13:14], projects.id)
+    store.close()
+
+
+def _changes_there(server: Faulty) -> None:
+    inbox = server.mailboxes["INBOX"]
+    put(server, "INBOX", [numbered(n) for n in range(30, 35)], start=START + 5000)
+    for uid in (2, 3):
+        inbox.remove(uid)
+    for uid in (1, 4, 9):
+        inbox.set_flags(uid, {"\\Seen", "New"})
+    put(server, "Fresh", [numbered(n) for n in range(60, 64)])
+    server.account.rename("Work/2026", "Work/Old", "/")
+
+
+def _both_the_same(stage: Stage) -> None:
+    assert contents_there(stage.server) == look(stage.root, "ann")
+
+
 PULL = ("pull", "there")
 SCENES = (
     Scene("first pull", PULL, _mail, _here, _same),
@@ -459,5 +513,8 @@ SCENES = (
         safe=_nothing_lost,
         pop3=True,
     ),
+    Scene("first sync", ("sync", "there"), _mail_below, _here, _both_the_same),
+    Scene("sync of changes", ("sync", "there"), _mail_below, _synced, _both_the_same, _changes_there),
+    Scene("migrate", ("migrate", "there", "new"), _mail, _to_migrate, _migrated, two=True),
     Scene("push", ("push", "ann", "there"), lambda server: None, _to_push, _pushed),
 )

@@ -38,11 +38,11 @@ def test_cut_at_any_command_the_next_run_ends_it(
             with stage.set():
                 # Once, or until the client gives up.
                 times = rng.choice((1, 1, 8))
-                stage.server.change(breaks=(Break(nth=number, when=when, times=times, bye=times > 1),))  # type: ignore[arg-type]
+                stage.target.change(breaks=(Break(nth=number, when=when, times=times, bye=times > 1),))  # type: ignore[arg-type]
                 run = stage.play()
                 ended_in_words(run)
                 codes.append(run.code)
-                stage.server.change(breaks=())
+                stage.target.change(breaks=())
                 stage.ends_well(f"{scene}, {times} cuts {when} command {number} of {commands}")
     print(f"{scene}: {len(codes)} cuts at commands, {codes.count(0)} healed by the same run")
 
