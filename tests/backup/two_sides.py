@@ -1,14 +1,12 @@
 """An account here and one there for two-way tests: a scripted server or a real one, synchronised, and compared."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-from mailkeep.backup import imap_remote, seal
+from mailkeep.backup import seal
 from mailkeep.backup import sync as syncing
 from mailkeep.backup.context import Context
 from mailkeep.backup.imap_bodies import Clock
@@ -25,15 +23,18 @@ DATE = 1_600_000_000
 Message = tuple[bytes, int, frozenset[str]]
 
 
-@contextmanager
-def impatient() -> Iterator[None]:
-    """A server that hangs up is tried again at once."""
+class Impatient:
+    """A clock on which all waiting is over at once: what hangs up is tried again without it."""
 
-    async def at_once(_: float) -> None:
-        return
+    def __init__(self) -> None:
+        self.passed = 0.0
 
-    with patch.object(syncing, "WAIT_FIRST_S", 0), patch.object(imap_remote, "Clock", lambda: Clock(sleep=at_once)):
-        yield
+    async def sleep(self, seconds: float) -> None:
+        self.passed += seconds
+        await asyncio.sleep(0)
+
+    def clock(self) -> Clock:
+        return Clock(now=lambda: time.time() + self.passed, sleep=self.sleep)
 
 
 class Here:
@@ -53,10 +54,9 @@ class Here:
 
     def sync(self, *, plan: bool = False, allow_mass: bool = False, **given: Any) -> SyncReport:
         """One run."""
-        context = Context(self.store, **given)
+        context = Context(self.store, clock=Impatient().clock(), **given)
         remote = find_remote(self.store, NAME)
-        with impatient():
-            return asyncio.run(syncing.sync(context, remote, plan=plan, allow_mass=allow_mass))
+        return asyncio.run(syncing.sync(context, remote, plan=plan, allow_mass=allow_mass))
 
     def settle(self) -> SyncReport:
         """A run that must leave both sides the same."""

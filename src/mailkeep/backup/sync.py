@@ -13,7 +13,7 @@ do. That last look is also the proof that both are the same; and a run that was 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -167,10 +167,24 @@ async def _persist(run: Run, pool: Pool) -> None:
                 raise
             _log.info("trying again", remote=run.remote.name, seconds=wait_s, error=error.text)
             if attempt > 1 or wait_s > WAIT_FIRST_S:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
-                        await run.context.stop.wait()
+                await _pause(run.context, wait_s)
     run.report.note("both sides change while they are compared: run it again")
+
+
+async def _pause(context: Context, seconds: float) -> None:
+    """So long, by the run's own clock, or until it is told to stop."""
+    await _first_of(context.clock.sleep(seconds), context.stop.wait())
+
+
+async def _first_of(*works: Awaitable[object]) -> None:
+    """Until one of them is done; the others are given up."""
+    waiting = [asyncio.ensure_future(each) for each in works]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 class Round:
@@ -732,9 +746,7 @@ async def follow(context: Context, remote: Remote, *, allow_mass: bool = False) 
         report = await sync(context, remote, allow_mass=allow_mass)
         yield report
         if report.error is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await context.stop.wait()
+            await _pause(context, wait_s)
             wait_s = min(wait_s * 2, WAIT_MAX_S)
             continue
         wait_s = WAIT_FIRST_S
@@ -755,7 +767,7 @@ async def _wait_for_news(
 
     async def here() -> None:
         while await asyncio.to_thread(_moment_of, account) == before:
-            await asyncio.sleep(LOOK_HERE_S)
+            await context.clock.sleep(LOOK_HERE_S)
 
     async def there() -> None:
         try:
@@ -764,12 +776,6 @@ async def _wait_for_news(
                 await connection.notify()
                 await connection.idle(LOOK_THERE_S)
         except (RemoteError, Unreachable, ProtocolError, LoginError):
-            await asyncio.sleep(LOOK_THERE_S)
+            await context.clock.sleep(LOOK_THERE_S)
 
-    waiting = [asyncio.ensure_future(each) for each in (here(), there(), context.stop.wait())]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+    await _first_of(here(), there(), context.stop.wait())
