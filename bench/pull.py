@@ -40,6 +40,7 @@ from tests.dovecot import Dovecot
 from tests.messages import WORDS
 from tests.programs import ProgramMissing, find_program
 from tests.server import program
+from tests.syncers import mbsync, offlineimap
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
@@ -53,60 +54,6 @@ WANTED = {"pull-0": 7.0, "pull-50": 6.0, "nothing-50": 2.0}
 # They ask for one message after the other, and wait for each: ten thousand of them at 50 ms would take half an hour.
 # getmail slows down with their number besides, and has given up at six thousand.
 WAITERS = ("offlineimap", "getmail")
-
-MBSYNC = """
-IMAPAccount server
-Host {host}
-Port {port}
-User {user}
-Pass {password}
-SSLType None
-AuthMechs LOGIN
-Timeout 60
-
-IMAPStore far
-Account server
-
-MaildirStore near
-Path {root}/mail/
-Inbox {root}/mail/INBOX
-SubFolders Verbatim
-
-Channel all
-Far :far:
-Near :near:
-Patterns {patterns}
-Sync Pull
-Create Near
-SyncState {root}/state/
-"""
-
-OFFLINEIMAP = """
-[general]
-accounts = one
-metadata = {root}/meta
-ui = quiet
-
-[Account one]
-localrepository = local
-remoterepository = remote
-
-[Repository local]
-type = Maildir
-localfolders = {root}/mail
-sep = /
-
-[Repository remote]
-type = IMAP
-remotehost = {host}
-remoteport = {port}
-remoteuser = {user}
-remotepass = {password}
-ssl = no
-starttls = no
-auth_mechanisms = LOGIN
-readonly = True
-"""
 
 GETMAIL = """
 [retriever]
@@ -138,8 +85,9 @@ class Source:
     user: str
     password: str
 
-    def fill(self, template: str, root: Path, **more: str) -> str:
-        return template.format(host=HOST, port=self.port, user=self.user, password=self.password, root=root, **more)
+    def at(self, root: Path) -> dict[str, object]:
+        """What a tool's configuration says of it."""
+        return {"host": HOST, "port": self.port, "user": self.user, "password": self.password, "root": root}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -170,20 +118,20 @@ def _mbsync(root: Path, source: Source) -> list[str]:
     for name in ("mail", "state"):
         (root / name).mkdir(exist_ok=True)
     patterns = "*" if source.user == FOLDERS else "INBOX"
-    (root / "config").write_text(source.fill(MBSYNC, root, patterns=patterns))
+    (root / "config").write_text(mbsync(f"Patterns {patterns}", "Sync Pull", "Create Near", **source.at(root)))
     return [find_program("mbsync"), "-q", "-c", str(root / "config"), "-a"]
 
 
 def _offlineimap(root: Path, source: Source) -> list[str]:
     (root / "mail").mkdir(exist_ok=True)
-    (root / "config").write_text(source.fill(OFFLINEIMAP, root))
+    (root / "config").write_text(offlineimap("readonly = True", ui="quiet", **source.at(root)))
     return [find_program("offlineimap"), "-o", "-c", str(root / "config")]
 
 
 def _getmail(root: Path, source: Source) -> list[str]:
     for part in ("cur", "new", "tmp"):
         (root / "mail" / part).mkdir(parents=True, exist_ok=True)
-    (root / "rc").write_text(source.fill(GETMAIL, root))
+    (root / "rc").write_text(GETMAIL.format(**source.at(root)))
     return [find_program("getmail"), "--getmaildir", str(root), "--rcfile", str(root / "rc")]
 
 

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import trustme
 
 from mailkeep.backup.imap_bodies import Body, Clock
 from mailkeep.backup.imap_remote import ImapConnection, open_imap
@@ -59,6 +62,13 @@ async def connect(
         clock=(time or Time()).clock(),
         compress=compress,
     )
+
+
+def tls_context(authority: trustme.CA, name: str = HOST) -> ssl.SSLContext:
+    """For a server with a certificate of that name."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(made)
+    return made
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,26 +22,12 @@ from mailkeep.errors import (
 )
 from mailkeep.secret import Secret
 from mailkeep.testing import Faulty
-from tests.backup.connecting import HOST, connect, run
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def ca(authority: trustme.CA, tmp_path: Path) -> str:
-    path = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return str(path)
+from tests.backup.connecting import HOST, connect, run, tls_context
 
 
 @pytest.fixture
 def context(authority: trustme.CA) -> ssl.SSLContext:
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(HOST).configure_cert(made)
-    return made
+    return tls_context(authority)
 
 
 def into(port: int, **connecting: Any) -> frozenset[str]:

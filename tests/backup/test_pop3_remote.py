@@ -28,6 +28,7 @@ from mailkeep.errors import (
     Untrusted,
 )
 from mailkeep.secret import Secret
+from tests.backup.connecting import tls_context
 from tests.server import Server
 
 PASSWORD = Password(Secret("geheim"))
@@ -111,24 +112,6 @@ def capabilities(*lines: str) -> str:
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server is not this machine, as far as the address tells."""
     monkeypatch.setattr(stream.Stream, "loopback", False)
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def ca(authority: trustme.CA, tmp_path: Path) -> str:
-    path = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return str(path)
-
-
-def context(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLContext:
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(made)
-    return made
 
 
 # ---- which way
@@ -215,7 +198,7 @@ def test_apop_shows_no_password() -> None:
 
 
 def test_stls(authority: trustme.CA, ca: str) -> None:
-    script = Script({**GOOD, "STLS": TLS}, tls=context(authority))
+    script = Script({**GOOD, "STLS": TLS}, tls=tls_context(authority))
     script.open(tls="starttls", ca=ca)
     assert script.words() == ["CAPA", "STLS", "CAPA", "USER", "PASS", "CAPA", "QUIT"]
 
@@ -228,14 +211,14 @@ def test_stls_refused_or_stripped_sends_nothing(ca: str) -> None:
 
 
 def test_a_bad_certificate_sends_nothing(authority: trustme.CA, ca: str) -> None:
-    script = Script({**GOOD, "STLS": TLS}, tls=context(authority, "other.example.org"))
+    script = Script({**GOOD, "STLS": TLS}, tls=tls_context(authority, "other.example.org"))
     with pytest.raises(Untrusted):
         script.open(tls="starttls", ca=ca)
     assert script.words() == ["CAPA", "STLS"]
 
 
 def test_words_slipped_in_before_tls(authority: trustme.CA, ca: str) -> None:
-    script = Script({**GOOD, "STLS": "+OK begin\r\n+OK I am the server"}, tls=context(authority))
+    script = Script({**GOOD, "STLS": "+OK begin\r\n+OK I am the server"}, tls=tls_context(authority))
     with pytest.raises(ProtocolError):
         script.open(tls="starttls", ca=ca)
     assert script.words() == ["CAPA", "STLS"]

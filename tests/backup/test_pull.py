@@ -1,7 +1,5 @@
 """Pulls from a real Dovecot: what is there is here, message for message, whatever happens in between."""
 
-import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -18,21 +16,6 @@ from tests.backup.archive import Archive, Source, quoted
 from tests.dovecot import Dovecot
 from tests.messages import numbered, ugly
 from tests.server import Server
-
-_users = itertools.count(1)
-
-
-@pytest.fixture
-def user() -> str:
-    """One of the test's own."""
-    return f"pull{os.getpid()}-{next(_users)}@example.org"
-
-
-@pytest.fixture
-def source(dovecot: Dovecot, user: str) -> Iterator[Source]:
-    made = Source(dovecot.imap, user, dovecot.password)
-    yield made
-    made.close()
 
 
 @pytest.fixture

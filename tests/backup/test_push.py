@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -34,24 +32,7 @@ from tests.backup.targets import (
 from tests.dovecot import Dovecot
 from tests.messages import bulk, numbered, ugly
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailkeep.backup.push.WAIT_FIRST_S", 0.01)
-    monkeypatch.setattr("mailkeep.backup.pace.BACKOFF_FIRST_S", 0.01)
-
-
-@pytest.fixture(scope="module")
-def dovecot() -> Iterator[Dovecot]:
-    with Dovecot() as running:
-        yield running
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "store")
-    yield opened
-    opened.close()
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.fixture

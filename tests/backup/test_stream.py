@@ -14,27 +14,9 @@ import trustme
 
 from mailkeep.backup.stream import INFLATE_MAX, QUEUE_MAX, Stream, open_stream
 from mailkeep.errors import ConfigError, ProtocolError, Unreachable, Untrusted
+from tests.backup.connecting import HOST, tls_context
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-HOST = "127.0.0.1"
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def ca(authority: trustme.CA, tmp_path: Path) -> str:
-    path = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return str(path)
-
-
-def context(authority: trustme.CA, name: str = HOST) -> ssl.SSLContext:
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(made)
-    return made
 
 
 def talk(handler: Handler, work: Callable[[int], Awaitable[None]], *, tls: ssl.SSLContext | None = None) -> None:
@@ -112,7 +94,7 @@ def test_tls_with_an_authority_of_ones_own(authority: trustme.CA, ca: str, size:
         assert len(stream.channel_bindings()["tls-server-end-point"]) == 32
         await stream.close()
 
-    talk(echo, work, tls=context(authority))
+    talk(echo, work, tls=tls_context(authority))
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(authority: trustme.CA) -> None:
@@ -120,7 +102,7 @@ def test_a_certificate_of_an_unknown_authority_is_refused(authority: trustme.CA)
         with pytest.raises(Untrusted, match=f"certificate of {HOST} does not hold.*--ca FILE"):
             await open_stream(HOST, port)
 
-    talk(echo, work, tls=context(authority))
+    talk(echo, work, tls=tls_context(authority))
 
 
 def test_a_certificate_of_another_name_is_refused(authority: trustme.CA, ca: str) -> None:
@@ -128,7 +110,7 @@ def test_a_certificate_of_another_name_is_refused(authority: trustme.CA, ca: str
         with pytest.raises(Untrusted, match="does not hold"):
             await open_stream(HOST, port, ca=ca)
 
-    talk(echo, work, tls=context(authority, "mail.example.org"))
+    talk(echo, work, tls=tls_context(authority, "mail.example.org"))
 
 
 def test_a_file_without_certificates_is_said_before_connecting(tmp_path: Path) -> None:
@@ -160,7 +142,7 @@ def starttls(authority: trustme.CA, *, slipped: bytes = b"") -> Handler:
         await reader.readline()
         writer.write(b"go\r\n" + slipped)
         await writer.drain()
-        await writer.start_tls(context(authority))
+        await writer.start_tls(tls_context(authority))
         await echo(reader, writer)
 
     return handler
@@ -211,7 +193,7 @@ def test_compression_goes_both_ways_and_into_tls(authority: trustme.CA, ca: str)
         assert stream.bytes_out < len(text) / 20
         await stream.close()
 
-    talk(squeezed, work, tls=context(authority))
+    talk(squeezed, work, tls=tls_context(authority))
 
 
 def test_a_compressed_bomb_is_taken_in_small_pieces() -> None:
@@ -297,7 +279,7 @@ def test_a_slow_reader_holds_the_server_back(authority: trustme.CA, ca: str, enc
         assert got == taken[0]
         stream.abort()
 
-    talk(flood, work, tls=context(authority) if encrypted else None)
+    talk(flood, work, tls=tls_context(authority) if encrypted else None)
 
 
 def test_a_cut_line_is_unreachable() -> None:

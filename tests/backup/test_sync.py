@@ -1,7 +1,5 @@
 """Two ways against real servers: what is done on either side is on both after a run."""
 
-import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,20 +11,10 @@ from tests.dovecot import Dovecot
 from tests.messages import numbered, ugly
 from tests.server import Server
 
-_users = itertools.count(1)
-
 
 @pytest.fixture
-def user() -> str:
-    """One of the test's own."""
-    return f"sync{os.getpid()}-{next(_users)}@example.org"
-
-
-@pytest.fixture
-def there(dovecot: Dovecot, user: str) -> Iterator[Source]:
-    made = Source(dovecot.imap, user, dovecot.password)
-    yield made
-    made.close()
+def there(source: Source) -> Source:
+    return source
 
 
 @pytest.fixture

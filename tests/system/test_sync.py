@@ -11,63 +11,8 @@ import pytest
 
 from tests import messages
 from tests.programs import find_program
+from tests.syncers import mbsync, offlineimap
 from tests.system.login import HOST, Login, ok, same, sample
-
-MBSYNC = """
-IMAPAccount server
-Host {host}
-Port {port}
-User {user}
-Pass {password}
-SSLType None
-AuthMechs LOGIN
-Timeout 60
-
-IMAPStore far
-Account server
-
-MaildirStore near
-Path {root}/mail/
-Inbox {root}/mail/INBOX
-SubFolders Verbatim
-
-Channel all
-Far :far:
-Near :near:
-Patterns *
-Create Both
-Remove None
-Expunge Both
-SyncState {root}/state/
-"""
-
-OFFLINEIMAP = """
-[general]
-accounts = one
-metadata = {root}/meta
-ui = basic
-fsync = false
-
-[Account one]
-localrepository = local
-remoterepository = remote
-
-[Repository local]
-type = Maildir
-localfolders = {root}/mail
-sep = /
-
-[Repository remote]
-type = IMAP
-remotehost = {host}
-remoteport = {port}
-remoteuser = {user}
-remotepass = {password}
-ssl = no
-starttls = no
-auth_mechanisms = LOGIN
-maxconnections = 2
-"""
 
 
 class Syncer:
@@ -78,9 +23,11 @@ class Syncer:
         self.mail = root / "mail"
         self.mail.mkdir(parents=True)
         (root / "state").mkdir()
-        text = {"mbsync": MBSYNC, "offlineimap": OFFLINEIMAP}[name].format(
-            host=HOST, port=login.ports["imap"], user=login.user, password=login.password, root=root
-        )
+        at = {"host": HOST, "port": login.ports["imap"], "user": login.user, "password": login.password, "root": root}
+        text = {
+            "mbsync": mbsync("Patterns *", "Create Both", "Remove None", "Expunge Both", **at),
+            "offlineimap": offlineimap("maxconnections = 2", ui="basic", general="fsync = false\n", **at),
+        }[name]
         (root / "config").write_text(text)
         program = find_program(name)
         options = {"mbsync": ["-c", str(root / "config"), "-a"], "offlineimap": ["-o", "-c", str(root / "config")]}
