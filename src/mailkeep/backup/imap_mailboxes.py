@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+from mailkeep import log
 from mailkeep.backup.imap_link import ImapLink, Reply
 from mailkeep.errors import ProtocolError
 from mailkeep.wire import imap_answer as answer
 from mailkeep.wire import imap_command as command
+
+_log = log.get("backup")
 
 STATUS_DEPTH: Final = 50  # STATUS commands in flight: some servers open each mailbox for it
 MAILBOXES_MAX: Final = 200_000
@@ -75,7 +78,11 @@ async def list_mailboxes(link: ImapLink, *, status: bool) -> list[RemoteMailbox]
             told[each.raw] = _checked(each.items)
     if len(listed) > MAILBOXES_MAX:
         raise ProtocolError(f"{link.host} lists more than {MAILBOXES_MAX} mailboxes")
-    found = [_mailbox(each, attributes[raw], raw in subscribed) for raw, each in listed.items() if each.name]
+    # No name has a NUL in it (RFC 9051 section 9), and with one it could be taken for a name of our own (recognise.py).
+    sane = {raw: each for raw, each in listed.items() if each.name and "\0" not in each.name}
+    if len(sane) < len(listed):
+        _log.warning("mailboxes left out: their names cannot be", host=link.host, count=len(listed) - len(sane))
+    found = [_mailbox(each, attributes[raw], raw in subscribed) for raw, each in sane.items()]
     if status:
         missing = [each for each in found if each.selectable and each.raw not in told]
         told |= await _ask_status(link, missing, items)

@@ -45,7 +45,8 @@ def save_report(store: Store, remote: Remote, report: RemoteReport) -> None:
     state["last"] = facts
     if report.equal:
         state["equal_at"] = report.started
-    store.remotes.update(remote.id, state=msgspec.json.encode(state))
+    # Names that go out as the server wrote them are a kind of str.
+    store.remotes.update(remote.id, state=msgspec.json.encode(state, enc_hook=str))
 
 
 def _is_refused(state: dict[str, Any]) -> bool:

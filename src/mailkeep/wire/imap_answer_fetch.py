@@ -55,6 +55,9 @@ _DATE_TIME = re.compile(
 )
 _MONTH = {name.lower().encode("ascii"): index for index, name in enumerate(MONTHS, 1)}
 _EPOCH = date(1970, 1, 1).toordinal()
+# Of the years 1 to 9999, whatever the zone: what others can show as a date.
+_FIRST = (date(1, 1, 3).toordinal() - _EPOCH) * 86400
+_LAST = (date(9999, 12, 29).toordinal() - _EPOCH) * 86400
 _SYSTEM = {
     name.lower(): name for name in ("\\Seen", "\\Answered", "\\Flagged", "\\Deleted", "\\Draft", "\\Recent")
 }  # fmt: skip
@@ -91,7 +94,8 @@ def unix_time(text: bytes) -> int | None:
     if days is None or seconds > 86400 or int(minute) > 59:
         return None
     zone = (int(zone_hour) * 60 + int(zone_minute)) * 60 if sign else 0
-    return days * 86400 + seconds - (zone if sign == b"+" else -zone)
+    found = days * 86400 + seconds - (zone if sign == b"+" else -zone)
+    return found if _FIRST <= found <= _LAST else None
 
 
 @lru_cache(maxsize=4096)
