@@ -24,9 +24,9 @@ from mailkeep.backup import names
 from mailkeep.backup.books import clean_flags
 from mailkeep.backup.context import Context, until_stopped
 from mailkeep.backup.imap_remote import Body, ImapConnection, RemoteMailbox, Selected
-from mailkeep.backup.ledger import FolderLedger, RemoteReport
+from mailkeep.backup.ledger import REMOVED_HERE, FolderLedger, RemoteReport
 from mailkeep.backup.login import secret_of
-from mailkeep.backup.plan import compare
+from mailkeep.backup.plan import compare, is_mass
 from mailkeep.backup.pop3_remote import open_pop3
 from mailkeep.backup.pull import pool_of
 from mailkeep.backup.quirks import quirks_for
@@ -169,23 +169,30 @@ class MigrationHere:
         box = await asyncio.to_thread(self._open, folder, selected)
         theirs = await connection.uids()
         snapshot = await asyncio.to_thread(self.account.snapshot, box.id)
-        difference = compare(theirs, snapshot.uids, [0] * len(snapshot.uids))
+        own = await asyncio.to_thread(self._from_there, folder, box)
+        ours = array("I", [uid for uid in snapshot.uids if uid in own])
+        difference = compare(theirs, ours, [0] * len(ours))
         ledger.server = len(theirs)
         fresh = array("I", [uid for uid in difference.fresh if uid >= box.uidnext])
         late = [uid for uid in difference.fresh if uid < box.uidnext]
-        if difference.vanished:
+        if is_mass(len(difference.vanished), len(ours)):
+            ledger.notes.append(
+                f"{len(difference.vanished):,} messages vanished there at once; nothing is removed here"
+            )
+        elif difference.vanished:
             ledger.vanished += await asyncio.to_thread(self._expunge, folder, box, difference.vanished)
         vanished = set(difference.vanished)
-        common = [uid for uid in snapshot.uids if uid not in vanished]
+        common = [uid for uid in ours if uid not in vanished]
         if common:
             flags = dict(zip(snapshot.uids, snapshot.flags, strict=True))
             await self._follow_flags(connection, folder, box, {uid: flags[uid] for uid in common})
+        late = await asyncio.to_thread(self._explain_removed, folder, box, late)
         await self._explain_late(connection, folder, late)
         self.context.progress.items_total += len(fresh)
         await self._bring(connection, folder, box, fresh)
         await asyncio.to_thread(self._finish, box, selected)
-        kept = await asyncio.to_thread(self.account.snapshot, box.id)
-        ledger.kept = len(set(kept.uids).intersection(theirs))
+        own = await asyncio.to_thread(self._from_there, folder, box)
+        ledger.kept = len(own.intersection(theirs))
 
     def _open(self, folder: _Folder, selected: Selected) -> Mailbox:
         """Our mailbox with the numbers of theirs. Raises NotAllowed where it has mail of its own."""
@@ -219,14 +226,14 @@ class MigrationHere:
 
     def _expunge(self, folder: _Folder, box: Mailbox, uids: Sequence[int]) -> int:
         """What the source has no more, of what came from it."""
-        wanted = set(uids)
-        ours = {
-            each.uid
-            for each in self.account.recognise(box.id)
-            if each.uid in wanted and each.origin == self._origin(folder, box, each.uid)
-        }
+        ours = self._from_there(folder, box).intersection(uids)
         with self.account.transaction() as transaction:
             return len(transaction.expunge(box.id, sorted(ours), only_deleted=False))
+
+    def _from_there(self, folder: _Folder, box: Mailbox) -> set[int]:
+        """UIDs of what came from the source. Others may have been delivered or put here meanwhile, by equal UIDs."""
+        links = self.account.links(box.id)
+        return {uid for uid, _, _, origin in links if origin == self._origin(folder, box, uid)}
 
     def _origin(self, folder: _Folder, box: Mailbox, uid: int) -> bytes:
         return origin_of(self.remote.id, folder.source.name, box.uidvalidity, uid)
@@ -248,6 +255,14 @@ class MigrationHere:
         for start in range(0, len(uids), STEP):
             with self.account.transaction() as transaction:
                 transaction.store_flags(box.id, uids[start : start + STEP], "=", flags)
+
+    def _explain_removed(self, folder: _Folder, box: Mailbox, uids: Sequence[int]) -> list[int]:
+        """Book what came before and was moved or removed here since; the others."""
+        origins = {self._origin(folder, box, uid): uid for uid in uids}
+        came = {origins[origin] for origin in self.account.find_origins(list(origins))}
+        for uid in sorted(came):
+            folder.ledger.book(uid, REMOVED_HERE)
+        return [uid for uid in uids if uid not in came]
 
     async def _explain_late(self, connection: ImapConnection, folder: _Folder, uids: Sequence[int]) -> None:
         """Messages whose place has passed: filtered before, or not had before."""
