@@ -27,6 +27,7 @@ from tests.programs import find_program, free_ports, wait_for_port
 
 Format = Literal["sdbox", "mdbox", "maildir"]
 
+SPECIAL = ("Drafts", "Sent", "Junk", "Trash", "Archive")  # mailboxes that each user has, and their special uses
 CONFIG = """
 protocols = imap pop3 lmtp
 listen = 127.0.0.1
@@ -61,26 +62,7 @@ mail_max_userip_connections = 20000
 namespace inbox {{
   inbox = yes
   separator = /
-  mailbox Drafts {{
-    auto = subscribe
-    special_use = \\Drafts
-  }}
-  mailbox Sent {{
-    auto = subscribe
-    special_use = \\Sent
-  }}
-  mailbox Junk {{
-    auto = subscribe
-    special_use = \\Junk
-  }}
-  mailbox Trash {{
-    auto = subscribe
-    special_use = \\Trash
-  }}
-  mailbox Archive {{
-    auto = subscribe
-    special_use = \\Archive
-  }}
+{special}
 }}
 postmaster_address = postmaster@example.org
 lmtp_save_to_detail_mailbox = yes
@@ -215,6 +197,7 @@ class Dovecot:
             imap=self.imap,
             pop3=self.pop3,
             lmtp=self.lmtp,
+            special="".join(f"mailbox {name} {{\nauto=subscribe\nspecial_use=\\{name}\n}}\n" for name in SPECIAL),
             extra=self._extra,
         )
         (self.root / "dovecot.conf").write_text(config)

@@ -10,13 +10,15 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tests.fuzz.spelling import spelled
+
 with atheris.instrument_imports(include=["mailkeep"]):
     from mailkeep.wire.imap_format import format_command
     from mailkeep.wire.imap_server import Bad, CommandReceived, Limits
     from tests.wire.feeding import events
 
 LIMITS = Limits(line_max=4096, literal_max=512, append_max=2048)
-# Octets alone would take for ever to spell a command: in half of the runs each octet below 0x80 stands for a word.
+# Octets alone would take for ever to spell a command: in half of the runs octets stand for words.
 WORDS = (
     b"1 |NOOP|\r\n|UID |FETCH |STORE |SEARCH |COPY |MOVE |EXPUNGE|APPEND |SELECT |EXAMINE |CREATE |DELETE |"
     b"RENAME |LIST |LSUB |STATUS |LOGIN |AUTHENTICATE PLAIN |ENABLE |ID |IDLE\r\n|DONE\r\n|1:*|,|:|*|$|7|0|"
@@ -31,10 +33,7 @@ WORDS = (
 
 
 def one_input(data: bytes) -> None:
-    switches = data[0] if data else 0
-    octets = data[1:]
-    if switches & 1:
-        octets = b"".join(WORDS[octet % len(WORDS)] if octet < 0x80 else bytes((octet - 0x80,)) for octet in octets)
+    switches, octets = spelled(data, WORDS)
     accept, utf8, cut = bool(switches & 2), bool(switches & 4), 1 + switches // 8
     seen = events([octets], limits=LIMITS, utf8=utf8, accept=accept)
     pieces = [octets[i : i + cut] for i in range(0, len(octets), cut)]

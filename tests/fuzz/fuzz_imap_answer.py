@@ -10,11 +10,13 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tests.fuzz.spelling import spelled
+
 with atheris.instrument_imports(include=["mailkeep"]):
     from mailkeep.wire.imap_answer import Fetched, Listed
     from tests.wire.answering import answers
 
-# Octets alone would take for ever to spell an answer: in half of the runs each octet below 0x80 stands for a word.
+# Octets alone would take for ever to spell an answer: in half of the runs octets stand for words.
 WORDS = (
     b"* |1 |4294967296 |FETCH (|UIDFETCH (|UID |FLAGS (|\\Seen|)|(|[|]|BODY[|BODY[] |BODY.PEEK[HEADER] |RFC822 |"
     b'HEADER.FIELDS (|<0> |{0}\r\n|{3}\r\n|{3+}\r\n|~{1}\r\n|{40}\r\n|{99999999999}\r\n|abc|\r\n|\n|\r|"|\\|NIL|'
@@ -28,10 +30,7 @@ WORDS = (
 
 
 def one_input(data: bytes) -> None:
-    switches = data[0] if data else 0
-    octets = data[1:]
-    if switches & 1:
-        octets = b"".join(WORDS[octet % len(WORDS)] if octet < 0x80 else bytes((octet - 0x80,)) for octet in octets)
+    switches, octets = spelled(data, WORDS)
     utf8, cut = bool(switches & 2), 1 + switches // 4
     seen = answers([octets], utf8=utf8, inline_max=30, answer_max=4096)
     pieces = [octets[i : i + cut] for i in range(0, len(octets), cut)]

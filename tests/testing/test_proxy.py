@@ -179,3 +179,10 @@ def test_nobody_is_there() -> None:
         address = gone.getsockname()
     with Proxy(address) as proxy, connect(proxy) as line:
         assert rest(line) == b""
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        host, port = taken.getsockname()
+        with pytest.raises(OSError, match=str(port)), Proxy((host, port), port=port):
+            pass

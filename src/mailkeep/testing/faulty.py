@@ -18,6 +18,7 @@ import threading
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from mailkeep.testing.aside import Aside
 from mailkeep.testing.faults import Faults
 from mailkeep.testing.kinds import KINDS
 from mailkeep.testing.mailboxes import Account, Mailbox
@@ -58,9 +59,8 @@ class Faulty:
         self.kind.furnish(self.account)
         chosen = dataclasses.replace(faults or self.kind.faults, **changes)
         self.state = State(chosen, self.account, user, password, token, tls, starttls)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._problem: BaseException | None = None
+        self._servers: list[asyncio.Server] = []
+        self._aside: Aside | None = None
 
     @property
     def port(self) -> int:
@@ -134,40 +134,22 @@ class Faulty:
         second = await asyncio.start_server(pop3, self.host, self.pop3_port, ssl=self.state.tls, backlog=1024)
         self.imap_port = first.sockets[0].getsockname()[1]
         self.pop3_port = second.sockets[0].getsockname()[1]
-        return [first, second]
+        self._servers = [first, second]
+        return self._servers
 
     def __enter__(self) -> Self:
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(ready,), name="faulty", daemon=True)
-        self._thread.start()
-        ready.wait()
-        if self._problem is not None:
-            raise self._problem
+        self._aside = Aside("faulty", self.listen, self._end)
+        self._aside.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        assert self._loop is not None and self._thread is not None
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        assert self._aside is not None
+        self._aside.stop()
 
-    def _run(self, ready: threading.Event) -> None:
-        loop = self._loop = asyncio.new_event_loop()
-        try:
-            servers = loop.run_until_complete(self.listen())
-            ready.set()
-            loop.run_forever()
-            for server in servers:
-                server.close()
-            loop.run_until_complete(_end_sessions())
-        except OSError as error:
-            self._problem = error
-        finally:
-            ready.set()
-            loop.close()
-
-
-async def _end_sessions() -> None:
-    sessions = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in sessions:
-        task.cancel()
-    await asyncio.gather(*sessions, return_exceptions=True)
+    async def _end(self) -> None:
+        for server in self._servers:
+            server.close()
+        sessions = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in sessions:
+            task.cancel()
+        await asyncio.gather(*sessions, return_exceptions=True)

@@ -14,7 +14,6 @@ a second stamp: no piece is due before all pieces before it have had their time 
 import asyncio
 import contextlib
 import re
-import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from types import TracebackType
 from typing import Final, Literal, Self, cast
 
 import uvloop
+
+from mailkeep.testing.aside import Aside
 
 Direction = Literal["up", "down"]  # from the client to the server; from the server to the client
 
@@ -72,8 +73,8 @@ class Proxy:
         self.cut_count = 0
         self.passed: dict[Direction, int] = {"up": 0, "down": 0}
         self._uses: dict[int, int] = {}  # by identity of the Cut
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._server: asyncio.Server | None = None
+        self._aside: Aside | None = None
         self._open: set[_End] = set()
 
     async def listen(self) -> asyncio.Server:
@@ -81,12 +82,13 @@ class Proxy:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: _End(self, "up"), "127.0.0.1", self.port, backlog=1024)
         self.port = server.sockets[0].getsockname()[1]
+        self._server = server
         return server
 
     def cut_now(self) -> None:
         """Cut every connection that is open. From any thread."""
-        assert self._loop is not None, "not started"
-        self._loop.call_soon_threadsafe(self._abort_all)
+        assert self._aside is not None, "not started"
+        self._aside.loop.call_soon_threadsafe(self._abort_all)
 
     def takes(self, cut: Cut, connection: int) -> bool:
         """Whether a cut is for this connection, and still to be made."""
@@ -107,30 +109,20 @@ class Proxy:
     # --- in a thread ---
 
     def __enter__(self) -> Self:
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(ready,), name="proxy", daemon=True)
-        self._thread.start()
-        ready.wait()
+        self._aside = Aside("proxy", self.listen, self._end, new_loop=uvloop.new_event_loop)
+        self._aside.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        assert self._loop is not None and self._thread is not None
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        assert self._aside is not None
+        self._aside.stop()
 
-    def _run(self, ready: threading.Event) -> None:
-        loop = self._loop = uvloop.new_event_loop()
-        try:
-            server = loop.run_until_complete(self.listen())
-            ready.set()
-            loop.run_forever()
-            server.close()
-            for end in list(self._open):
-                end.abort()
-            loop.run_until_complete(asyncio.sleep(0))
-        finally:
-            ready.set()
-            loop.close()
+    async def _end(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for end in list(self._open):
+            end.abort()
+        await asyncio.sleep(0)
 
 
 class _End(asyncio.Protocol):
