@@ -425,6 +425,18 @@ def test_filters(store: Store) -> None:
         assert drop_of(server) == []
 
 
+def test_a_filter_that_was_lifted_stays_lifted_though_the_run_was_cut(store: Store) -> None:
+    with Faulty("plain") as server:
+        fill(server, 12)
+        kept = keep(store, server.pop3_port)
+        assert_equal(kept.pull(selection=Selection(query="subject:7")))
+        server.change(breaks=(Break(rb"(?i)RETR", times=None),))
+        assert not kept.pull().equal
+        server.change(breaks=())
+        assert_equal(kept.pull())
+        assert len(kept.held()) == 12
+
+
 def test_a_search_in_the_body(store: Store) -> None:
     with Faulty("plain") as server:
         fill(server, 12)

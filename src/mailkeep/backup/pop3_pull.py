@@ -82,6 +82,7 @@ CUTS_MAX: Final = 5  # sessions in a row that were cut without bringing anything
 CUTS_OF_ONE: Final = 2  # … in the middle of the same message: then it is booked and left
 TIMEOUT_S: Final = 60.0  # for an answer
 PAUSE_S: Final = 1.0  # before the next session, after one that brought nothing
+UNSETTLED: Final = b'{"selection": null}'
 DAY_S: Final = 86_400
 BUDGET_WAIT_S: Final = 60.0  # a longer wait for the provider's daily allowance ends the run
 
@@ -194,6 +195,10 @@ class _Run:
                 given = await secret_of(context.store, remote)
 
     @property
+    def _asked(self) -> bytes:
+        return json.dumps({"selection": self.selection.describe()}).encode()
+
+    @property
     def _host(self) -> str:
         return f"pop3 {self.remote.settings.host}"
 
@@ -216,15 +221,16 @@ class _Run:
             with account.transaction() as transaction:
                 self.target = transaction.create_mailbox(name, subscribe=True).id
         found = [box for box in account.remote_boxes(remote.id) if box.name == INBOX]
-        asked = json.dumps({"selection": self.selection.describe()}).encode()
         if found:
             self.box = found[0]
-            self.same_selection = self.box.cursor == asked
+            self.same_selection = self.box.cursor == self._asked
             rows = (read_row(*row) for row in account.remote_rows(self.box.id))
             self.rows = {row.number: row for row in rows if row is not None}
             self.by_key = {row.key: row for row in self.rows.values()}
             self.last = max(self.rows, default=0)
-        self.box = replace(self.box, remote=remote.id, name=INBOX, mailbox=self.target, cursor=asked)
+        # Until a run comes to its end nobody knows by which filters its rows were left out.
+        cursor = self._asked if found and self.same_selection else UNSETTLED
+        self.box = replace(self.box, remote=remote.id, name=INBOX, mailbox=self.target, cursor=cursor)
         with account.transaction() as transaction:
             self.box = transaction.put_remote_box(self.box)
         # Clients that read the maildrop before find their messages again here, if nobody else's can be among them.
@@ -247,6 +253,7 @@ class _Run:
             finished = await self._fetch(session, wanted)
             await asyncio.to_thread(self._settle, session)
             if finished:
+                await asyncio.to_thread(self._settle_filters)
                 await self._delete(session)
             else:
                 connection.abort()
@@ -639,6 +646,12 @@ class _Run:
                 row.gone = self.context.now()
             folder.vanished += len(vanished)
         folder.gone = sum(row.gone is not None for row in self.rows.values())
+
+    def _settle_filters(self) -> None:
+        if self.box.cursor != self._asked:
+            self.box = replace(self.box, cursor=self._asked)
+            with self.account.transaction() as transaction:
+                self.box = transaction.put_remote_box(self.box)
 
     def _row_left_out(self, session: _Session, number: int, state: State, reason: str) -> Row | None:
         """What to remember of a message that is not kept: only by a UIDL can it be told the next time."""
