@@ -1,6 +1,7 @@
 """Two ways against servers that can do little, forget, renumber or go mad: nothing is lost for it."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from mailkeep.testing import Break, Faulty, Ill
 from mailkeep.testing.faults import FULL
 from tests.backup.two_sides import DATE, DEFAULTS, Here, Message
 from tests.messages import numbered
+from tests.server import run_command
 
 
 def without(*names: str) -> tuple[str, ...]:
@@ -295,3 +297,41 @@ def test_a_tree_below_a_folder_of_ours(both: Both) -> None:
     assert here.names() - set(DEFAULTS) - below == wanted
     assert contents(server).keys() == {"INBOX", "Mine"}
     assert len(server.mailboxes["INBOX"]) == 1
+
+
+def test_the_command_says_what_it_did(both: Both) -> None:
+    server, here = both()
+    fill(server, "INBOX", 1, 2)
+    data = str(both.root / "store")
+    planned = run_command("sync", "--plan", "--data", data)
+    assert "to do: 2 brought here" in planned.stdout
+    done = json.loads(run_command("sync", "--json", "--data", data).stdout.splitlines()[-1])
+    assert (done["code"], done["remotes"][0]["fetched"], done["remotes"][0]["equal"]) == (0, 2, True)
+    assert run_command("sync", "there", "--data", data).stdout == "", "cron hears nothing when all is well"
+    here.store.directory.set_access("ann", "read")
+    refused = run_command("sync", "--data", data, check=False)
+    assert refused.returncode == 2
+    assert "mailkeep user access ann full" in refused.stderr
+
+
+def test_following_sees_what_happens_on_either_side(both: Both) -> None:
+    server, here = both()
+    fill(server, "INBOX", 1)
+    stop = asyncio.Event()
+
+    async def follow() -> list[int]:
+        seen = []
+        context = Context(here.store, stop=stop)
+        async for report in syncing.follow(context, find_remote(here.store, "there")):
+            seen.append(report.total("fetched") + report.total("uploaded"))
+            if sum(seen) == 1 and seen[-1] == 0:
+                fill(server, "INBOX", 2)
+            elif sum(seen) == 2 and seen[-1] == 0:
+                await asyncio.to_thread(here.add, "INBOX", numbered(3))
+            elif sum(seen) == 3:
+                stop.set()
+        return seen
+
+    seen = asyncio.run(asyncio.wait_for(follow(), 60))
+    assert sum(seen) == 3
+    assert len(here.uids("INBOX")) == len(server.mailboxes["INBOX"]) == 3

@@ -552,10 +552,10 @@ class Round:
         """Who had nothing left to do is known to be the same."""
         unsettled = set(left)
         for folder in self.folders.values():
-            if folder.id in unsettled or folder.here is None or folder.there is None or folder.ledger.error is not None:
-                continue
-            await asyncio.to_thread(self.books.settle, folder)
-            folder.ledger.settled = True
+            whole = folder.here is not None and folder.there is not None
+            if whole and folder.id not in unsettled and not (folder.ledger.error or folder.ledger.missing):
+                await asyncio.to_thread(self.books.settle, folder)
+                folder.ledger.settled = True
 
     def _count_plan(self, fresh: dict[int, list[int]], plan: Plan) -> None:
         counts = {pair: folder.ledger.counts for pair, folder in self.folders.items()}
@@ -752,7 +752,8 @@ async def follow(context: Context, remote: Remote, *, allow_mass: bool = False) 
         wait_s = WAIT_FIRST_S
         # What the run itself changed here is looked at once more, which is cheap; so nothing done meanwhile is missed.
         if await asyncio.to_thread(_moment_of, account) == before:
-            await _wait_for_news(context, remote, account, before)
+            sure = report.equal and "INBOX" not in report.left_out
+            await _wait_for_news(context, remote, account, before if sure else None)
 
 
 def _moment_of(account: Account) -> list[tuple[int, str, int, bool]]:
@@ -761,9 +762,10 @@ def _moment_of(account: Account) -> list[tuple[int, str, int, bool]]:
 
 
 async def _wait_for_news(
-    context: Context, remote: Remote, account: Account, before: list[tuple[int, str, int, bool]]
+    context: Context, remote: Remote, account: Account, equal: list[tuple[int, str, int, bool]] | None
 ) -> None:
-    """Until one of both sides moved, or it is time to look."""
+    """Until one of both sides moved, or it is time to look. `equal`: our side as it was when both were the same."""
+    before = equal if equal is not None else await asyncio.to_thread(_moment_of, account)
 
     async def here() -> None:
         while await asyncio.to_thread(_moment_of, account) == before:
@@ -772,7 +774,12 @@ async def _wait_for_news(
     async def there() -> None:
         try:
             async with pool_of(context, remote) as pool, pool.connection() as connection:
-                await connection.select("INBOX")
+                selected = await connection.select("INBOX")
+                # What came before we listen is not told.
+                known = [box for box in account.remote_boxes(remote.id) if box.name.upper() == "INBOX"]
+                now = (selected.uidnext, selected.highestmodseq or 0)
+                if equal is not None and any((box.uidnext, box.modseq) != now for box in known):
+                    return
                 await connection.notify()
                 await connection.idle(LOOK_THERE_S)
         except (RemoteError, Unreachable, ProtocolError, LoginError):
