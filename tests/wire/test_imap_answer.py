@@ -15,6 +15,7 @@ from mailkeep.wire import imap_response as r
 from mailkeep.wire.imap_answer import Code, Fetched, Found, Listed, MailboxStatus, Status, Unknown
 from mailkeep.wire.imap_answer_fetch import unix_time
 from mailkeep.wire.imap_answer_parse import decode_name, parse_answer
+from mailkeep.wire.imap_client import ImapClient
 from mailkeep.wire.imap_command import RawName
 from tests.wire.answering import every_way
 
@@ -394,3 +395,23 @@ def test_garbage_raises_protocol_errors_only(data: bytes, starred: bool) -> None
     every_way(b"* " + data if starred else data, inline_max=20, tail=False)
     with contextlib.suppress(ProtocolError):
         parse_answer(data)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"* 1 FETCH (" + b"X[ " * 100_000 + b")\r\n",
+        b"* 1 FETCH (" + b'X["' * 100_000 + b")\r\n",
+        b"* 1 FETCH (X (" + b'"\\" ' * 50_000 + b"))\r\n",
+        b"* 1 FETCH (" + b'X "\\" ' * 50_000 + b")\r\n",
+        b"* ID (" + b'"\\" ' * 50_000 + b"))\r\n",
+        b'* LIST () "/" x' + b" ((" * 2600 + b"x\r\n",
+        b'* LIST () "/" x' + b" (a (" * 1600 + b"x\r\n",
+    ],
+    ids=lambda line: line[:16].decode(),
+)
+def test_beginnings_without_an_end_take_time_by_their_length(line: bytes) -> None:
+    """Minutes to hours if each were looked for up to the end of the line."""
+    client = ImapClient()
+    client.receive(line)
+    assert client.next_event() is not None

@@ -38,11 +38,14 @@ _SIMPLE = re.compile(
 )
 # msg-att name, with its section and origin octet: BODY[HEADER.FIELDS ("To")]<0>
 _NAME = re.compile(
-    rb" *([A-Za-z][A-Za-z0-9.\-]*)(?:\[([^\]\"]*(?:\"[^\"]*\"[^\]\"]*)*)\])? *(?:<([0-9]{1,18})(?:\.[0-9]+)?>)? *"
+    rb" *([A-Za-z][A-Za-z0-9.\-]*)"
+    rb"(?:\[([^\]\"]{0,1000}+(?:\"[^\"]{0,100}+\"[^\]\"]{0,100}+){0,100}+)\])? *(?:<([0-9]{1,18})(?:\.[0-9]+)?>)? *"
 )
-# One token of any value: ( | ) | quoted | literal | number | atom
+# One token of any value: ( | ) | quoted | literal | number | atom. Bounded, and so is the section above: a line may be
+# full of beginnings that have no end, and each would look for it up to the end of the line.
 _TOKEN = re.compile(
-    rb" *(?:(\()|(\))|\"([^\"\\]*(?:\\.[^\"\\]*)*)\"|~?\{([0-9]{1,18})\+?\}\r?\n|([0-9]{1,18})(?=[ )]|\Z)|([^ ()]+))",
+    rb" *(?:(\()|(\))|\"([^\"\\]*+(?:\\.[^\"\\]*+){0,600}+)\"|~?\{([0-9]{1,18})\+?\}\r?\n"
+    rb"|([0-9]{1,18})(?=[ )]|\Z)|([^ ()]+))",
     re.DOTALL,
 )
 # Only these two are ever escaped. A backslash before anything else is meant: a separator that was not escaped.

@@ -84,7 +84,7 @@ _ATTRIBUTES = re.compile(rb"(?:\(([^()]*)\)|NIL) *", re.IGNORECASE)
 _SEPARATOR = re.compile(
     rb"(?:\"\\?(.)\"|(\"\")|(NIL)(?= )|\{1\}\r?\n(.)|([^ \"]))(?: +|(?=\")|\Z)", re.DOTALL | re.IGNORECASE
 )
-_QUOTED = re.compile(rb"\"([^\"\\]*(?:\\.[^\"\\]*)*)\"", re.DOTALL)
+_QUOTED = re.compile(rb"\"([^\"\\]*+(?:\\.[^\"\\]*+){0,600}+)\"", re.DOTALL)  # bounded as in imap_answer_fetch
 _LITERAL = re.compile(rb"~?\{([0-9]{1,18})\+?\}\r?\n")
 # mbox-list-extended = "(" [mbox-list-extended-item *(SP …)] ")", each a name and a value
 _EXTENDED = re.compile(rb" +\((?=\"?[A-Za-z\-]+\"? +\().*\)\)? *\Z", re.DOTALL)
@@ -267,7 +267,9 @@ def _name(text: bytes, followed: re.Pattern[bytes]) -> tuple[bytes, bytes]:
         tail = text[match.end() :]
         if not tail.strip() or followed.match(tail):
             return unescape(match[1]), tail
-    tail_match = followed.search(text)
+    # What does not end as it should is not looked for at every place where it could begin.
+    may_be = followed is not _EXTENDED or text.rstrip(b" ").endswith(b")")
+    tail_match = followed.search(text) if may_be else None
     raw, tail = (text[: tail_match.start()], tail_match[0]) if tail_match is not None else (text, b"")
     raw = raw.strip(b" ")
     if len(raw) >= 2 and raw[:1] == raw[-1:] == b'"':
