@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mailkeep.backup.scheduler import PULLS_MAX, Scheduler
+from mailkeep.backup.scheduler import PULLS_MAX, SHARE_S, Scheduler
 from mailkeep.backup.settings import Settings, pack
 from mailkeep.store.store import Store
 from mailkeep.testing import Faulty
@@ -79,7 +79,7 @@ def test_few_at_a_time_and_none_beside_itself(store: Store) -> None:
         scheduler.tick()
         first = dict(scheduler.running)
         assert len(first) == PULLS_MAX
-        clock.time += 100_000
+        clock.time += SHARE_S - 1
         scheduler.tick()
         assert scheduler.running == first
         next(iter(first.values())).kill()
@@ -90,6 +90,29 @@ def test_few_at_a_time_and_none_beside_itself(store: Store) -> None:
         assert len(scheduler.running) == PULLS_MAX
         children = list(scheduler.running.values())
     assert all(child.returncode is not None for child in children)
+
+
+def test_one_that_never_ends_makes_room_for_others_and_goes_on_after_them(store: Store) -> None:
+    names = [f"r{number}" for number in range(PULLS_MAX + 1)]
+    ids = dict.fromkeys(names, 0)
+    with scheduling(store, ["sh", "-c", "exec tail -f /dev/null"], *names) as (scheduler, clock):
+        for row in store.remotes.list():
+            ids[row.name] = row.id
+            store.remotes.update(row.id, schedule="every 2 hours")
+        scheduler.tick()
+        assert set(scheduler.running) == {ids["r0"], ids["r1"]}
+        clock.time += SHARE_S
+        scheduler.tick()
+        scheduler.running[ids["r0"]].wait(30)
+        clock.time += 10
+        scheduler.tick()
+        assert set(scheduler.running) == {ids["r1"], ids["r2"]}
+        clock.time += 10  # r0 waits, though its time has not come: r1 had its share too
+        scheduler.tick()
+        scheduler.running[ids["r1"]].wait(30)
+        clock.time += 10
+        scheduler.tick()
+        assert set(scheduler.running) == {ids["r0"], ids["r2"]}
 
 
 def test_no_schedule_no_pull(store: Store) -> None:
