@@ -256,6 +256,13 @@ def test_refused_once_is_refused(reply: str, at: str) -> None:
     assert sum(line in ("PASS geheim", secret) for line in script.heard) == 1
 
 
+def test_a_password_that_the_server_repeats_is_not_shown() -> None:
+    for reply in ("-ERR unknown command PASS geheim", "-ERR [SYS/TEMP] geheim? try later"):
+        with pytest.raises(MailkeepError, match="…") as caught:
+            Script({**GOOD, "PASS": reply}).open()
+        assert "geheim" not in caught.value.text + str(caught.value)
+
+
 def test_a_greeting_that_is_a_refusal() -> None:
     with pytest.raises(RemoteBusy, match="too busy"):
         Script({}, greeting="-ERR too busy").open()
