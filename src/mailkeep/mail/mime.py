@@ -14,10 +14,11 @@ searched forward once, and past the limits of parts and nesting all is one leaf.
 import mmap
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from mailkeep.mail.header import HEADER_MAX, Buffer, guess_text
 from mailkeep.mail.tokens import BROKEN, END, MORE, Cursor
@@ -47,8 +48,7 @@ class Disposition(NamedTuple):
     params: Params
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """One part: offsets into the message, and what its Content-* fields say, as UTF-8 bytes.
 
     `type` and `subtype` are lower case and never empty; `written` has the field as it was written, None when there was
@@ -73,7 +73,7 @@ class Part:
     location: bytes | None
     children: tuple["Part", ...]
     written: ContentType | None
-    fields: dict[bytes, bytes] = field(hash=False)
+    fields: dict[bytes, bytes]
 
     @property
     def is_multipart(self) -> bool:

@@ -11,7 +11,6 @@ import binascii
 import html
 import re
 import struct
-from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 
@@ -39,8 +38,7 @@ class Rendered(Struct, frozen=True, array_like=True, gc=False):
     thread_refs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """Bytes of a section, and the transfer encoding they are in (lower case), for BINARY."""
 
     start: int
