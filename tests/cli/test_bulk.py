@@ -131,6 +131,18 @@ def test_from_server_to_server(tmp_path: Path, servers: tuple[Faulty, Faulty]) -
     assert len(two.mailboxes["INBOX"].messages) == 10
 
 
+def test_a_refused_log_in_is_not_tried_in_another_row(tmp_path: Path, servers: tuple[Faulty, Faulty]) -> None:
+    one, _ = servers
+    path = write(
+        tmp_path / "accounts.csv",
+        *(source(one, "imap", source=f"r{n}", target=f"a{n}", source_password="geheim") for n in range(3)),
+    )
+    done = run_command("bulk", str(path), "--per-provider", "3", "--data", str(tmp_path / "d"), check=False)
+    assert done.returncode == 1
+    assert [cells["state"] for cells in results(path).values()] == ["failed"] * 3
+    assert len(one.commands(rb"AUTHENTICATE|LOGIN")) == 1
+
+
 def test_a_plan_contacts_nobody(tmp_path: Path, servers: tuple[Faulty, Faulty]) -> None:
     one, _ = servers
     path = write(tmp_path / "accounts.csv", source(one, "imap", source_password="geheim"))

@@ -29,7 +29,7 @@ from mailkeep.backup.push_ledger import PushReport
 from mailkeep.backup.quirks import provider_of_host
 from mailkeep.backup.seal import Kept, seal
 from mailkeep.backup.settings import Remote, Settings, add_remote, find_remote, is_loopback, of_row, pack
-from mailkeep.errors import MailkeepError, NotAllowed, UsageError
+from mailkeep.errors import BadCredentials, MailkeepError, NotAllowed, UsageError
 from mailkeep.jobs.progress import Progress
 from mailkeep.mail.mailbox_name import check_name
 from mailkeep.mail.selection import Selection
@@ -53,12 +53,18 @@ class Worker:
     stop: asyncio.Event
     selection: Selection | None = None
     progress: Callable[[Row], Progress] = field(default=lambda row: Progress())
+    _refused: set[str] = field(default_factory=set)  # log-ins that were, in this run: not to be tried in another row
 
     def task_of(self, row: Row) -> Task:
         """What a row occupies, as far as it can be told before it runs."""
         hosts = [self._host(place) for place in (row.source, row.target)]
         providers = tuple(_provider(host) for host in hosts if host) or (HERE,)
-        alone = {place.identity() for place in (row.source, row.target) if self._host(place)}
+        alone = {
+            name
+            for place in (row.source, row.target)
+            if self._host(place)
+            for name in (place.identity(), _login(place))
+        }
         return Task(row, providers, frozenset(alone))
 
     def _host(self, place: Place) -> str:
@@ -90,6 +96,9 @@ class Worker:
 
     async def _run(self, row: Row, result: Result) -> Result:
         into = _checked(row.into)
+        for place in (row.source, row.target):
+            if _login(place) in self._refused:
+                raise BadCredentials(f"the log-in of {place} was refused in another row; it was not tried again")
         to_server = self._is_server(row.target)
         account = None if to_server else row.target.name.removeprefix(ACCOUNT)
         source = await self._source(row.source, account)
@@ -97,15 +106,25 @@ class Worker:
             if not to_server:
                 if isinstance(source, Account):
                     raise UsageError("both sides are accounts here; copy between them with a mail client")
-                return _pulled(result, await pull(self._context(row, stop, into), source))
+                report = await pull(self._context(row, stop, into), source)
+                self._note(row.source, report.failure)
+                return _pulled(result, report)
             # Never into the account that the source is pulled into: a message here has one origin.
             target = await self._remote(row.target, "")
             if isinstance(source, Account):
-                return _pushed(result, await push(self._context(row, stop, into), source, target))
+                pushed = await push(self._context(row, stop, into), source, target)
+                self._note(row.target, pushed.failure)
+                return _pushed(result, pushed)
             if target.account == source.account:
                 raise UsageError(f"{target.name} and {source.name} have one account here; give each its own")
             done = await migrate(self._context(row, stop, into), source, target)
+            self._note(row.source, done.pulled.failure)
+            self._note(row.target, done.pushed.failure)
             return _migrated(result, done)
+
+    def _note(self, place: Place, failure: MailkeepError | None) -> None:
+        if isinstance(failure, BadCredentials):
+            self._refused.add(_login(place))
 
     @contextlib.asynccontextmanager
     async def _stopping(self) -> AsyncIterator[asyncio.Event]:
@@ -208,6 +227,11 @@ class Worker:
         """The account that mail goes to; made read-only, as `remote add` makes it, where there is none."""
         info = self.store.directory.find(name)
         return info if info is not None else self.store.directory.add(name, access="read")
+
+
+def _login(place: Place) -> str:
+    """Who logs in where, whatever the row calls it; of an account here nobody does."""
+    return f"{place.host.lower()}\0{place.user}" if place.host else place.name.removeprefix(REMOTE)
 
 
 def _provider(host: str) -> str:
