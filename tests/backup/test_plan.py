@@ -15,6 +15,7 @@ from mailkeep.backup.plan import (
     Said,
     Way,
     beyond_cap,
+    cap_of,
     choose,
     compare,
     find_renamed,
@@ -111,6 +112,11 @@ def test_what_a_provider_does_not_show_has_not_vanished() -> None:
     assert list(beyond_cap(listed, vanished, 100)) == [5, 50]
     assert list(beyond_cap(listed, vanished, 1000)) == []
     assert list(beyond_cap(listed, vanished, None)) == []
+
+
+def test_a_limit_that_nobody_tells_is_a_round_number() -> None:
+    assert [cap_of(exists, None) for exists in (999, 1000, 1001, 5000, 10_000)] == [None, 1000, None, 5000, 10_000]
+    assert cap_of(1000, 10_000) == 10_000
 
 
 def test_a_renamed_folder_is_told_by_its_identity() -> None:

@@ -14,6 +14,7 @@ from typing import Final
 
 SMALL: Final = 2000  # messages whose flags are all looked at in every run
 TURN: Final = 5000  # … of a larger mailbox: so many a run, by turns
+CAPS: Final = frozenset((1000, 2000, 5000, 10_000))  # to which Gmail's users may limit a folder
 MASS: Final = 50  # losses at once up to which a mirror believes them
 FETCH_SLICE: Final = 200  # messages of one window; newest windows first, rising within one
 
@@ -138,6 +139,15 @@ def compare(theirs: "array[int]", ours: "array[int]", gone: Sequence[int]) -> Di
             vanished.append(uid)
     fresh.extend(theirs[there:])
     return Difference(fresh, vanished, returned)
+
+
+def cap_of(exists: int, known: int | None) -> int | None:
+    """How many messages of a folder the server shows: as it is known, or a round number that it just has.
+
+    Gmail lets its users limit folders to a thousand messages, or two, five or ten thousand, and says it nowhere. A
+    folder that has so many by chance is none the worse for it: what vanished of its oldest is marked a run later.
+    """
+    return known if known is not None else exists if exists in CAPS else None
 
 
 def beyond_cap(listed: "array[int]", vanished: "array[int]", cap: int | None) -> "array[int]":

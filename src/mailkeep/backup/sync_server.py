@@ -15,6 +15,7 @@ from typing import Final
 
 from mailkeep.backup.imap_remote import Appended, ImapConnection, Selected
 from mailkeep.backup.merge import FlagChange
+from mailkeep.backup.plan import cap_of
 from mailkeep.backup.sync_books import Folder, SyncBooks
 from mailkeep.errors import ProtocolError, RemoteBusy, RemoteError
 from mailkeep.mail.flags import DELETED, Flags
@@ -95,7 +96,7 @@ async def _list(
 
 def _beyond_cap(connection: ImapConnection, folder: Folder, uids: "array[int]") -> None:
     """What a provider does not show because a folder is too long for it is there all the same."""
-    cap = connection.quirks.folder_cap
+    cap = cap_of(len(uids), connection.quirks.folder_cap)
     if cap is not None and len(uids) >= cap:
         oldest = uids[0]
         folder.pair.theirs.update({uid: flags for uid, flags in folder.pair.base.items() if uid < oldest})

@@ -194,6 +194,26 @@ def test_all_that_is_there_comes_as_it_is(case: Case, nursery: Nursery, tmp_path
         assert checked.code == 0, checked.out
 
 
+@pytest.mark.parametrize(("command", "policy"), [("pull", {}), ("pull", {"gone": "mirror"}), ("sync", {})])
+@pytest.mark.parametrize("capabilities", [POOR, FULL], ids=["poor", "rich"])
+def test_a_limit_that_nobody_tells_takes_nothing_away(
+    command: str, policy: dict[str, str], capabilities: tuple[str, ...], nursery: Nursery, tmp_path: Path
+) -> None:
+    """Gmail's users may limit folders to a thousand messages: the older ones are not gone, they are only not shown."""
+    root = tmp_path / "store"
+    with Faulty(capabilities=capabilities, folder_cap=1000) as server:
+        add_remote(root, "there", "ann", Login(server.imap_port, server.user, server.password), **policy)
+        put(server, "INBOX", [numbered(n) for n in range(1000)])
+        for number in range(1000, 1020, 10):
+            assert nursery.run(root, command, "there", "--data", str(root)).code == 0
+            put(server, "INBOX", [numbered(n) for n in range(number, number + 10)])
+        run = nursery.run(root, command, "there", "--json", "--data", str(root))
+        assert run.code == 0 and equal_of(run), run.out + run.err
+        here = look(root, "ann")["INBOX"]
+        assert sum(here.values()) == 1020 and without_gone({"INBOX": here}) == {"INBOX": here}
+        assert len(server.mailboxes["INBOX"]) == 1020
+
+
 WHOLE = frozenset(("BODY[]",))
 ILLS: tuple[tuple[str, Ill, str | None], ...] = (
     ("nil", Ill("nil"), "answered with nothing"),
