@@ -16,6 +16,7 @@ costs or saves time, fsync first of all. 50 ms are made by the proxy of `mailkee
 that is here.
 """
 
+import compileall
 import contextlib
 import dataclasses
 import json
@@ -369,6 +370,7 @@ def main() -> int:
     tools = [TOOLS[name] for name in wanted]
     rows = []
     BUILD.mkdir(exist_ok=True)
+    compileall.compile_dir(str(ROOT / "src"), quiet=2)  # as it is where it was installed
     with contextlib.ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-pull-", dir=BUILD)))
         place.chmod(0o755)  # Dovecot's mail belongs to nobody, and so does getmail

@@ -7,11 +7,9 @@ Strict: an unknown key is an error that names the line and the nearest key, beca
 silently ignored costs mail. A key's value is checked where it is read, so an error can say `mailkeep.toml:12`.
 """
 
-import difflib
 import os
 import re
 import socket
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -259,6 +257,8 @@ def load(
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import tomllib  # here, as most commands are given without a file
+
     try:
         text = path.read_text(encoding="utf-8")
         tree = tomllib.loads(text)
@@ -298,6 +298,8 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
 
 
 def _suggestion(dotted: str) -> str:
+    import difflib
+
     near = difflib.get_close_matches(dotted, KEYS, n=1, cutoff=0.5)
     if not near:  # right name, wrong section
         near = [known for known in KEYS if known.rpartition(".")[2] == dotted.rpartition(".")[2]]

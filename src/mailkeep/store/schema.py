@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -58,9 +57,8 @@ def checksum_term(uid: int, sha256: bytes) -> int:
 
 @cache
 def _scripts(name: Name) -> tuple[str, ...]:
-    folder = resources.files("mailkeep.store") / "sql"
-    files = sorted(entry.name for entry in folder.iterdir() if entry.name.startswith(f"{name}_"))
-    return tuple((folder / file).read_text("utf-8") for file in files)
+    files = sorted((Path(__file__).parent / "sql").glob(f"{name}_*.sql"))
+    return tuple(file.read_text("utf-8") for file in files)
 
 
 def _wait(busy_s: float) -> Callable[[int], bool]:
