@@ -24,6 +24,9 @@ NOW = 1_800_000_000
         ("daily at 03:30", "daily at 03:30"),
         ("daily 3:30", "daily at 03:30"),
         ("every day at 23:59", "daily at 23:59"),
+        ("sync every 15 minutes", "sync every 15 min"),
+        ("Sync daily at 3:30", "sync daily at 03:30"),
+        ("sync never", None),
         ("never", None),
         ("off", None),
     ],
@@ -37,7 +40,18 @@ def test_what_can_be_written(text: str, canonical: str | None) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "sometimes", "every", "every 0 min", "every 99999 days", "every 5 moons", "daily at 24:00", "daily at 3"],
+    [
+        "",
+        "sometimes",
+        "every",
+        "every 0 min",
+        "every 99999 days",
+        "every 5 moons",
+        "daily at 24:00",
+        "daily at 3",
+        "sync",
+        "synchronise every 1 hour",
+    ],
 )
 def test_what_cannot(text: str) -> None:
     with pytest.raises(UsageError, match="every 15 min"):

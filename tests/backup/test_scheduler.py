@@ -73,6 +73,17 @@ def test_what_is_due_is_pulled_once_and_again_when_its_time_comes(store: Store, 
     assert calls.read_text().splitlines() == [f"pull --quiet --data {store.root} -- one"] * 2
 
 
+def test_a_schedule_of_two_ways_synchronises(store: Store, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    with scheduling(store, ["sh", "-c", f'echo "$1" >> {calls}', "mailkeep"], "one") as (scheduler, _):
+        row = store.remotes.find("one")
+        assert row is not None
+        store.remotes.update(row.id, schedule="sync every 15 min")
+        scheduler.tick()
+        ended(scheduler)
+    assert calls.read_text() == "sync\n"
+
+
 def test_few_at_a_time_and_none_beside_itself(store: Store) -> None:
     names = [f"r{number}" for number in range(PULLS_MAX + 2)]
     with scheduling(store, ["sh", "-c", "exec tail -f /dev/null"], *names) as (scheduler, clock):
@@ -159,7 +170,7 @@ def test_serve_pulls_as_scheduled(tmp_path: Path) -> None:
                 assert line, heard
                 heard += line
         run_command("remote", "schedule", source.user, "never", "--data", data)
-        assert "no schedule" in run_command("remote", "schedule", source.user, "--data", data).stdout
+        assert "has no schedule" in run_command("remote", "schedule", source.user, "--data", data).stdout
         bad = run_command("remote", "schedule", source.user, "now and then", "--data", data, check=False)
         assert bad.returncode == 2
         assert "every 15 min" in bad.stderr

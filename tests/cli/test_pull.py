@@ -70,7 +70,7 @@ def test_status_says_when_and_how_much(server: Faulty, data: str, capsys: Printe
     assert run(["pull", "--data", data]) == 0
     assert run(["status", NAME, "--data", data]) == 0
     out = capsys.readouterr().out
-    assert re.search(rf"^{NAME}\s+ann\s+\d{{4}}-.*\b12\s+12\s+0\s+0\s+equal$", out, re.MULTILINE)
+    assert re.search(rf"^{NAME}\s+ann\s+none\s+\d{{4}}-.*\b12\s+12\s+0\s+0\s+equal$", out, re.MULTILINE)
     assert re.search(r"^INBOX\s+12\s+12\s+0\s+0$", out, re.MULTILINE)
     run(["status", "--json", "--data", data])
     facts = json.loads(capsys.readouterr().out)

@@ -1,6 +1,6 @@
-"""When remotes are pulled by themselves: what people write, and what is due. Pure: the time is handed in.
+"""When remotes are pulled, or synchronised, by themselves: what people write, and what is due. Pure: time is handed in.
 
-    every 15 min · every 2 hours · every day · daily at 03:30 · never
+    every 15 min · every 2 hours · every day · daily at 03:30 · never · sync every 15 min
 
 The one care: what is due after a refused log-in. A password that was refused is not tried again by itself, however
 late, which is how accounts get locked; such a remote waits until somebody gives it a new secret or pulls it.
@@ -32,13 +32,24 @@ _HOW: Final = 'say "every 15 min", "every 2 hours", "daily at 03:30" or "never"'
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Either each `every_s` seconds, or once a day at `minute` of the local day."""
+    """Either each `every_s` seconds, or once a day at `minute` of the local day. `both_ways`: `sync`, not `pull`."""
 
     every_s: int = 0
     minute: int | None = None
+    both_ways: bool = False
+
+    @property
+    def command(self) -> str:
+        """What is run."""
+        return "sync" if self.both_ways else "pull"
 
     def __str__(self) -> str:
         """As `parse` reads it, in one way only."""
+        return f"sync {self.when}" if self.both_ways else self.when
+
+    @property
+    def when(self) -> str:
+        """Without what is run."""
         if self.minute is not None:
             return f"daily at {self.minute // 60:02}:{self.minute % 60:02}"
         name = next(unit for unit in ("week", "day", "hour", "min") if not self.every_s % _UNITS[unit])
@@ -50,16 +61,18 @@ class Schedule:
 def parse(text: str) -> Schedule | None:
     """None: never. Raises UsageError that says what can be written."""
     plain = " ".join(text.lower().split())
+    both_ways = plain.startswith("sync ")
+    plain = plain.removeprefix("sync ")
     if plain in ("never", "none", "off"):
         return None
     if match := _DAILY.fullmatch(plain):
         hour, minute = int(match[1]), int(match[2])
         if hour < 24 and minute < 60:
-            return Schedule(minute=hour * 60 + minute)
+            return Schedule(minute=hour * 60 + minute, both_ways=both_ways)
     elif (match := _EVERY.fullmatch(plain)) and match[2] in _NAMES:
         every_s = int(match[1] or 1) * _UNITS[_NAMES[match[2]]]
         if 0 < every_s <= EVERY_MAX_S:
-            return Schedule(every_s)
+            return Schedule(every_s, both_ways=both_ways)
     raise UsageError(f"{text!r} is no schedule; {_HOW}")
 
 

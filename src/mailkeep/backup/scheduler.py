@@ -1,4 +1,4 @@
-"""Runs `mailkeep pull REMOTE`, or `sync`, when its schedule says so: each a child process, few at a time, one for a remote.
+"""Runs `mailkeep pull REMOTE`, or `sync`, when its schedule says so: each a child process, few at a time, one a remote.
 
 Lives in the keeper, which calls `tick` now and then. A child has its own memory and its own faults, writes through the
 same locks as any other process, and is asked to end with TERM, upon which it commits what it has fetched.
@@ -15,11 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mailkeep import log
-from mailkeep.backup.schedule import Schedule, due_at, parse
+from mailkeep.backup.schedule import due_at, parse
 from mailkeep.backup.states import read_state
 from mailkeep.errors import UsageError
 from mailkeep.store.remotes import RemoteRow
@@ -27,7 +27,7 @@ from mailkeep.store.store import Store
 
 _log = log.get("schedule")
 
-RUNS_MAX: Final = 2  # at a time, of all remotes
+PULLS_MAX: Final = 2  # at a time, of all remotes
 SHARE_S: Final = 3600  # of one run while others wait
 PATIENCE_S: Final = 60  # then, until it has ended
 LOOK_S: Final = 5.0  # between two looks at the remotes
@@ -56,12 +56,12 @@ class Scheduler:
         if now - self._looked < LOOK_S and now >= self._looked:
             return
         self._looked = now
-        for _, row in self._due(now):
+        for _, row, command in self._due(now):
             if len(self.running) >= PULLS_MAX:
                 self._make_room(int(now))
                 break
             if row.id not in self.running:
-                self._start(row, int(now))
+                self._start(row, command, int(now))
 
     def _make_room(self, now: int) -> None:
         """Somebody waits: the run that has had the longest, if that was long enough, is to end."""
@@ -103,7 +103,7 @@ class Scheduler:
             if schedule is None:
                 continue
             if row.id in self._cut_short:
-                schedule = Schedule(every_s=1)
+                schedule = replace(schedule, every_s=1, minute=None)
             started, failures = self._started.get(row.id), self._failures.get(row.id, 0)
             due = due_at(schedule, read_state(row.state), now=int(now), started=started, failures=failures)
             if due <= now:

@@ -25,11 +25,13 @@ from mailkeep.backup.pull import pool_of
 from mailkeep.backup.pull_folder import theirs_of
 from mailkeep.backup.recognise import Ours, Shelf
 from mailkeep.backup.settings import Remote, load_remotes
+from mailkeep.backup.states import save_sync
 from mailkeep.backup.sync_books import Arrival, Folder, Match, SyncBooks
 from mailkeep.backup.sync_folders import Tree
 from mailkeep.backup.sync_ledger import SyncReport
 from mailkeep.backup.sync_server import Flagging, append, expunge, is_untouched, look, move
 from mailkeep.errors import (
+    BadCredentials,
     ConfigError,
     LoginError,
     MessageMissing,
@@ -114,6 +116,8 @@ async def sync(context: Context, remote: Remote, *, plan: bool = False, allow_ma
     except _Stopped:
         report.stopped = STOPPED
     report.seconds = time.monotonic() - begun
+    if not plan:
+        save_sync(context.store, remote, report)
     return report
 
 
@@ -738,13 +742,18 @@ def _is_quiet(folder: Folder) -> bool:
 
 
 async def follow(context: Context, remote: Remote, *, allow_mass: bool = False) -> AsyncIterator[SyncReport]:
-    """`sync`, and again whenever either side tells of news, until told to stop. Yields each report."""
+    """`sync`, and again whenever either side tells of news, until told to stop. Yields each report.
+
+    Ends too when a log-in is refused: trying that again is how accounts get locked.
+    """
     wait_s = WAIT_FIRST_S
     account = context.store.account(remote.account)
     while not context.stop.is_set():
         before = await asyncio.to_thread(_moment_of, account)
         report = await sync(context, remote, allow_mass=allow_mass)
         yield report
+        if isinstance(report.failure, BadCredentials):
+            return
         if report.error is not None:
             await _pause(context, wait_s)
             wait_s = min(wait_s * 2, WAIT_MAX_S)

@@ -390,7 +390,7 @@ def _differences(report: "RemoteReport") -> str:
 @click.argument("remotes", nargs=-1, metavar="[REMOTE…]")
 @common
 def status(call: Call, remotes: tuple[str, ...]) -> int:
-    """Show, of all remotes or of those named, when they were pulled last and what came of it.
+    """Show, of all remotes or of those named, when they were pulled or synchronised last and what came of it.
 
     Asks no server: `mailkeep verify --against-server REMOTE` does.
     """
@@ -412,13 +412,14 @@ def status(call: Call, remotes: tuple[str, ...]) -> int:
                 [
                     remote.name,
                     account.name if account else "",
+                    remote.schedule or "none",
                     _moment(last.get("started")),
                     *_numbers(last),
                     _word(last),
                 ]
             )
     if rows:
-        out.table(["Remote", "Account", "Last run", "Server", "Kept", "Missing", "Gone", ""], rows)
+        out.table(["Remote", "Account", "Schedule", "Last run", "Server", "Kept", "Missing", "Gone", ""], rows)
     if len(remotes) == 1 and facts:
         folders = (facts[0].get("last") or {}).get("folders") or []
         cells = [[each["folder"], each["server"], each["kept"], each["lacking"], each["gone"]] for each in folders]
@@ -439,5 +440,6 @@ def _numbers(last: dict[str, Any]) -> list[int]:
 
 def _word(last: dict[str, Any]) -> str:
     if not last:
-        return "never pulled"
-    return "equal" if last.get("equal") else str(last.get("error") or last.get("stopped") or "not equal")
+        return "never run"
+    equal = "both sides equal" if last.get("both_ways") else "equal"
+    return equal if last.get("equal") else str(last.get("error") or last.get("stopped") or f"not {equal}")

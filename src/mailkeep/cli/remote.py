@@ -4,6 +4,7 @@
 before the secret is asked for, and the secret is tried once before anything is kept.
 """
 
+import dataclasses
 import functools
 import sys
 import time
@@ -342,7 +343,7 @@ def show(call: Call, name: str) -> int:
         ("Bytes a day", settings.bytes_per_day),
         ("Largest message", settings.size_max),
         ("Quirks", quirks_for(settings).name or None),
-        ("Schedule", found.schedule),
+        ("Schedule", found.schedule or "none"),
         ("Added", time.strftime("%Y-%m-%d", time.localtime(found.created))),
     ]
     for label, value in rows:
@@ -459,22 +460,37 @@ def login(call: Call, name: str, *, no_check: bool, **given: Any) -> int:
 @remote.command("schedule", short_help="Let `serve` pull a remote by itself.")
 @click.argument("name")
 @click.argument("when", required=False)
+@click.option("--sync", "both_ways", is_flag=True, help="Keep both sides the same, as `mailkeep sync` does.")
 @common
-def schedule(call: Call, name: str, *, when: str | None) -> int:
+def schedule(call: Call, name: str, *, when: str | None, both_ways: bool) -> int:
     """Let `mailkeep serve` pull a remote by itself: WHEN is "every 15 min", "every 2 hours", "daily at 03:30" or
     "never". Without WHEN it shows the schedule. It holds at once, also for a server that runs."""
     from mailkeep.backup.schedule import parse
     from mailkeep.backup.settings import find_remote
 
     out, config = call.out, call.settings()
-    parsed = parse(when) if when is not None else None
+    if both_ways and when is None:
+        raise UsageError('--sync goes with a time, such as "every 15 min"')
+    chosen = parse(when) if when is not None else None
+    if chosen is not None and both_ways:
+        chosen = dataclasses.replace(chosen, both_ways=True)
     with opened(config) as store:
         found = find_remote(store, name)
-        text = found.schedule
-        if when is not None:
-            text = None if parsed is None else str(parsed)
+        if when is None:
+            chosen = parse(found.schedule or "never")
+        elif chosen is not None and chosen.both_ways:
+            from mailkeep.backup.context import Context
+            from mailkeep.backup.sync import check_possible
+
+            check_possible(Context(store), found, store.account(found.account))
+        text = None if chosen is None else str(chosen)
+        if text != found.schedule:
             store.remotes.update(found.id, schedule=text)
-    out.say(f"{found.name} is pulled {text} while `mailkeep serve` runs." if text else f"{found.name}: no schedule.")
+    if chosen is None:
+        out.say(f"{found.name} has no schedule.")
+    else:
+        done = "synchronised" if chosen.both_ways else "pulled"
+        out.say(f"{found.name} is {done} {chosen.when} while `mailkeep serve` runs.")
     out.facts({"name": found.name, "schedule": text})
     return 0
 

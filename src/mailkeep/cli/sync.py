@@ -1,11 +1,9 @@
 """`mailkeep sync`: an account here and one on another server kept the same, both ways, and what came of it.
 
-Knows terminals and signals; the run itself is `backup.sync`'s. The first Ctrl-C lets each run write down what it has
-done, the second ends at once; either way the same command goes on where it was.
+Knows terminals; the run itself is `backup.sync`'s, Ctrl-C is `running`'s.
 """
 
 import asyncio
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +14,8 @@ import click
 
 from mailkeep.cli.output import INTERRUPTED, OK, SOME_FAILED, Call, Out, common, exit_code, opened, plural, shown
 from mailkeep.cli.pull import Bars, bars, chosen_remotes
+from mailkeep.cli.running import run_until_done
+from mailkeep.errors import BadCredentials
 
 if TYPE_CHECKING:
     from mailkeep.backup.settings import Remote
@@ -83,35 +83,16 @@ class Runner:
 
     def run(self, remotes: "Sequence[Remote]") -> "list[SyncReport]":
         """All of them, one after the other; while watching, all at once."""
-        import uvloop
+        with bars(self.out) as shows:
+            work = self._follow_all if self.wish.watch else self._each
+            reports, self.interrupted = run_until_done(self.out, lambda: work(remotes, shows), stop=self.stop)
+        return reports
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, bars(self.out) as shows:
-            return runner.run(self._all(remotes, shows))
+    async def _each(self, remotes: "Sequence[Remote]", shows: Bars) -> "list[SyncReport]":
+        return [await self._one(remote, shows) for remote in remotes if not self.stop.is_set()]
 
-    async def _all(self, remotes: "Sequence[Remote]", shows: Bars) -> "list[SyncReport]":
-        loop = asyncio.get_running_loop()
-        main = asyncio.current_task()
-        assert main is not None
-
-        def interrupt() -> None:
-            if self.interrupted:
-                main.cancel()
-            self.interrupted = True
-            self.stop.set()
-            self.out.warn("Stopping: what is done is being written down. Once more to stop at once.")
-
-        handled = (signal.SIGINT, signal.SIGTERM)
-        for number in handled:
-            loop.add_signal_handler(number, interrupt)
-        try:
-            if self.wish.watch:
-                return list(await asyncio.gather(*(self._follow(remote, shows) for remote in remotes)))
-            return [await self._one(remote, shows) for remote in remotes if not self.stop.is_set()]
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
-        finally:
-            for number in handled:
-                loop.remove_signal_handler(number)
+    async def _follow_all(self, remotes: "Sequence[Remote]", shows: Bars) -> "list[SyncReport]":
+        return list(await asyncio.gather(*(self._follow(remote, shows) for remote in remotes)))
 
     async def _one(self, remote: "Remote", shows: Bars) -> "SyncReport":
         from mailkeep.backup import sync as syncing
@@ -132,7 +113,8 @@ class Runner:
         report = None
         async for latest in syncing.follow(context, remote, allow_mass=self.wish.allow_mass):
             if latest.error is not None:
-                self.out.warn(f"{latest.remote}: {latest.error}; trying again")
+                refused = isinstance(latest.failure, BadCredentials)
+                self.out.warn(f"{latest.remote}: {latest.error}" + ("" if refused else "; trying again"))
             elif done_of(latest) or latest.actions:
                 self.out.say(f"{datetime.now():%H:%M:%S} {summary_line(latest)}")
             report = latest
