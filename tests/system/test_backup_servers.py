@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from mailkeep.store.store import Store
 from tests.backup.archive import Source
 from tests.backup.targets import Login, contents, without_empty
+from tests.backup.targets import fill as put_here
 from tests.courier import Courier
 from tests.dovecot import Dovecot
 from tests.messages import bulk, numbered, ugly
@@ -236,3 +238,37 @@ def maildrop(port: int, login: Login) -> "Counter[bytes]":
         return Counter(b"".join(line + b"\r\n" for line in client.retr(n)[1]) for n in range(1, count + 1))
     finally:
         client.quit()
+
+
+def test_sync_makes_both_sides_the_same(other: Other, tmp_path: Path) -> None:
+    login, root = other.new(), tmp_path / "store"
+    fill(other, login)
+    add_remote(root, "there", "ann", login)
+    assert done("sync", "there", root=root)["equal"]
+    assert look(root, "ann") == other.contents(login)
+    change(other, login)
+    work_here(root)
+    both = done("sync", "there", root=root)
+    assert both["equal"], both
+    there = other.contents(login)
+    assert look(root, "ann") == there
+    assert {data for _, _, data in there["Mine"]} == {numbered(n) for n in range(410, 414)}
+    assert numbered(400) in {data for _, _, data in there["INBOX"]}, "what was written here is there"
+    assert "a & b" not in there and "Old leaf" in there
+    again = done("sync", "there", root=root)
+    assert again["equal"] and again["fetched"] == again["uploaded"] == 0
+    assert other.contents(login) == there
+
+
+def work_here(root: Path) -> None:
+    """What the owner does without a connection."""
+    with closing(Store.open(root)) as store:
+        account = store.account("ann")
+        inbox, sent = account.mailbox("INBOX"), account.mailbox("Sent")
+        uids = list(account.snapshot(inbox.id).uids)
+        put_here(account, "INBOX", [numbered(400), numbered(401)])
+        put_here(account, "Mine", [numbered(n) for n in range(410, 414)])
+        with account.transaction() as transaction:
+            transaction.store_flags(inbox.id, uids[20:23], "+", frozenset({"\\Flagged", "Mine"}))
+            transaction.expunge(inbox.id, uids[24:26], only_deleted=False)
+            transaction.move(inbox.id, uids[27:28], sent.id)
