@@ -10,6 +10,7 @@ import pytest
 
 from mailkeep.backup import books
 from mailkeep.backup.imap_remote import ImapConnection, RemoteMailbox
+from mailkeep.backup.ledger import REMOVED_HERE
 from mailkeep.errors import StoreFull
 from mailkeep.mail.selection import Selection
 from mailkeep.testing import Faulty
@@ -163,3 +164,66 @@ def test_a_folder_that_is_not_listed_any_more_but_opens_is_pulled(
         report = archive.pull()
         assert report.equal
         assert [data for data, _, _ in archive.mailbox("Work")][4:] == [numbered(n) for n in range(100, 104)]
+
+
+def test_a_uid_that_is_given_again_is_another_message(tmp_path: Path) -> None:
+    with scene(tmp_path, 10) as (server, archive):
+        inbox = server.mailboxes["INBOX"]
+        inbox.remove(10)
+        archive.pull()
+        inbox.uidnext = 10  # a server that counts from the highest that there is
+        inbox.gone.clear()
+        inbox.add(numbered(77), date=1_700_001_000)
+        report = archive.pull()
+        assert (report.equal, report.total("fetched")) == (True, 1)
+        held = {data: flags for data, _, flags in archive.mailbox("INBOX")}
+        assert len(held) == 11
+        assert ("$Gone" in held[numbered(9)], "$Gone" in held[numbered(77)]) == (True, False)
+
+
+def test_a_folder_whose_uids_begin_anew_under_the_same_uidvalidity(tmp_path: Path) -> None:
+    with scene(tmp_path, 8) as (server, archive):
+        inbox = server.mailboxes["INBOX"]
+        inbox.messages.clear()
+        inbox.uidnext = 1
+        fill(server, 4, first=200)
+        inbox.add(numbered(7), date=1_700_000_007, flags=["\\Seen"])  # one of before, at another UID
+        report = archive.pull()
+        assert (report.equal, report.total("fetched"), report.total("recognised")) == (True, 4, 1)
+        held = {data: "$Gone" in flags for data, _, flags in archive.mailbox("INBOX")}
+        assert held == {numbered(n): n < 7 for n in (*range(8), *range(200, 204))}
+        report = archive.pull()
+        assert (report.equal, report.total("fetched"), len(archive.mailbox("INBOX"))) == (True, 0, 12)
+
+
+def test_what_its_owner_removed_is_not_said_to_be_kept(tmp_path: Path) -> None:
+    with scene(tmp_path, 5) as (server, archive):
+        fill(server, 4, box=server.create("Work").name, first=100)
+        archive.pull()
+        with archive.account.transaction() as transaction:
+            transaction.delete_mailbox("Work")
+            transaction.expunge(transaction.mailbox("INBOX").id, [1, 2], only_deleted=False)
+        for more in (0, 1):
+            fill(server, more, first=200)
+            report = archive.pull()
+            assert report.equal
+            assert (report.folder("INBOX").kept, report.folder("Work").kept) == (3 + more, 0)
+            assert report.reasons() == {REMOVED_HERE: 6}
+
+
+def test_what_a_mirror_removed_comes_again_when_the_server_has_it_again(tmp_path: Path) -> None:
+    with scene(tmp_path, 10, gone="mirror") as (server, archive):
+        inbox = server.mailboxes["INBOX"]
+        with archive.account.transaction() as transaction:
+            transaction.expunge(transaction.mailbox("INBOX").id, [1], only_deleted=False)
+        there = dict(inbox.messages)
+        for uid in (1, 5, 6):
+            del inbox.messages[uid]
+        archive.pull()
+        assert len(archive.mailbox("INBOX")) == 7
+        archive.change(gone="keep")
+        inbox.messages = there
+        report = archive.pull()
+        assert (report.equal, report.total("fetched")) == (True, 2)
+        assert len(archive.mailbox("INBOX")) == 9, "but what its owner removed stays away"
+        assert report.reasons() == {REMOVED_HERE: 1}

@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from mailkeep.backup.gmail import Labels
-from mailkeep.backup.ledger import REASONS, RETRIES_MAX, FolderLedger
+from mailkeep.backup.ledger import REASONS, REMOVED_HERE, RETRIES_MAX, FolderLedger
 from mailkeep.backup.plan import Difference, Kept, is_mass
 from mailkeep.backup.recognise import Ours, Shelf, retired_name
 from mailkeep.errors import LimitReached, MailboxMissing, ProtocolError
@@ -37,6 +37,7 @@ KEYWORDS_MAX: Final = 100  # of one message, of those that a server sends
 STEP: Final = 2000  # messages of one transaction that changes flags or origins
 RETRIED: Final = frozenset((State.REFUSED, State.EMPTY, State.REPLACED, State.FAILED))
 UNSETTLED: Final = "?"  # filters of a run that did not come to its end
+MIRRORED: Final = "removed by the mirror"  # the detail of a row; else who removed it here is its owner
 FILTERED_AGAIN: Final = frozenset((State.FILTERED, State.TOO_LARGE))
 
 
@@ -82,6 +83,7 @@ class Cursor(msgspec.Struct, omit_defaults=True):
     modseq_seen: bool = False
     agreed: str | None = None  # our mailbox's name when `sync` last found both sides the same
     here: int = 0  # … and its HIGHESTMODSEQ
+    counted: int = 0  # HIGHESTMODSEQ of our mailbox when it was counted what is kept
 
 
 def read_cursor(data: bytes | None) -> Cursor:
@@ -139,6 +141,7 @@ class Books:
     due: bool = False  # as in the cursor, as counted last
     hidden: int = 0  # messages that are here and that the server just does not show
     capped: int = 0  # … that it has, does not show, and that are not here
+    late: bool = False  # some that vanished wait on the shelf to be marked in the end
     bin: bool = False  # emptied often: whatever goes from it is believed
 
     @property
@@ -246,6 +249,8 @@ class Books:
         self.cursor.due, self.cursor.hidden, self.cursor.capped = self.due, self.hidden, self.capped
         self.cursor.missing = dict(self.ledger.missing)
         with self.account.transaction() as transaction:
+            with suppress(MailboxMissing):
+                self.cursor.counted = transaction.highestmodseq(self.mailbox)
             self.save(transaction)
 
     def unfinished(self) -> None:
@@ -269,12 +274,22 @@ class Books:
             missing = missing or bool(state)
         for past in self.past:
             ledger.gone += sum(map(bool, self.account.remote_uids(past.id).gone))
-        ledger.kept -= self.hidden
+        ledger.kept -= self.hidden + self._count_removed()
         if self.capped:
             ledger.missing[REASONS[State.CAPPED]] = self.capped
             ledger.server += self.capped
         if missing:
             self.book_missing({uid for uid, gone in zip(self.uids, self.gone, strict=True) if gone})
+
+    def _count_removed(self) -> int:
+        """Rows say what was kept; what its owner removed from here since is booked as that."""
+        table = zip(self.uids, self.states, self.gone, strict=True)
+        kept = array("I", [uid for uid, state, gone in table if not (state or gone)])
+        here = self.account.live_origins(self.origin(0)[:12])
+        removed = 0 if kept == here else len(set(kept).difference(here))
+        if removed:
+            self.ledger.missing[REMOVED_HERE] = removed
+        return removed
 
     def book_missing(self, gone: "set[int] | frozenset[int]" = frozenset()) -> None:
         for uid, state, detail in self.account.remote_missing(self.box.id):
@@ -282,15 +297,21 @@ class Books:
                 self.due = self.due or (state in RETRIED and tries_of(detail) < RETRIES_MAX)
                 self.ledger.book(uid, REASONS[state], text_of(detail))
 
-    def count_skipped(self) -> None:
-        """As `count`, for a folder that did not change, from the cursor alone."""
+    def count_skipped(self, modseq: int | None) -> None:
+        """As `count`, for a folder that did not change, from the cursor alone. `modseq`: that of our mailbox."""
         ledger, cursor = self.ledger, self.cursor
         ledger.server, ledger.kept, ledger.gone = cursor.messages, cursor.kept, cursor.gone
         self.hidden, self.capped = cursor.hidden, cursor.capped
-        if cursor.missing:
+        if cursor.counted != modseq or cursor.missing.keys() - {REMOVED_HERE}:
             ledger.missing.clear()
             self.load()
             self.count()
+            if cursor.counted != modseq:
+                cursor.counted, cursor.kept, cursor.missing = modseq or 0, ledger.kept, dict(ledger.missing)
+                with self.account.transaction(durable=False) as transaction:
+                    self.save(transaction)
+        else:
+            ledger.missing.update(cursor.missing)
 
     # ---- writing: messages
 
@@ -453,6 +474,24 @@ class Books:
                 self._set_gone(uids[start : start + STEP], when, self.box, remove=remove)
         self.ledger.vanished += len(difference.vanished)
 
+    def come_again(self, returned: "array[int]") -> "array[int]":
+        """Of what is there again that which a mirror had removed here: it has no row any more, and is to be fetched."""
+        if not returned:
+            return returned
+        back = set(returned)
+        removed = [row[0] for row in self.account.remote_rows(self.box.id) if row[3] == MIRRORED and row[0] in back]
+        for start in range(0, len(removed), STEP):
+            part = removed[start : start + STEP]
+            places = self.account.find_origins([self.origin(uid) for uid in part]).values()
+            with self.account.transaction() as transaction:
+                for place in places:
+                    if not place.live:  # its tombstone is not to keep it away
+                        transaction.set_origin(place.mailbox, place.uid, None)
+                transaction.drop_remote_messages(self.box.id, part)
+        if removed:
+            self.load()
+        return array("I", removed)
+
     def remove_gone(self) -> None:
         """In a mirror that may remove many at once: what was only marked before."""
         for box in (self.box, *self.past):
@@ -464,9 +503,11 @@ class Books:
     def _set_gone(self, uids: Sequence[int], when: int | None, box: RemoteBox, *, remove: bool = False) -> None:
         origins = [origin_of(self.policy.remote, self.name, box.uidvalidity, uid) for uid in uids]
         places: dict[int, list[int]] = {}
-        for place in self.account.find_origins(origins).values():
+        present: list[int] = []  # the server's UIDs of what is here
+        for origin, place in self.account.find_origins(origins).items():
             if place.live:
                 places.setdefault(place.mailbox, []).append(place.uid)
+                present.append(int.from_bytes(origin[12:], "big"))
         if self.labels is not None and self.labels.home in places:
             for mailbox, copies in self.labels.copies(places[self.labels.home]).items():
                 places.setdefault(mailbox, []).extend(copies)
@@ -483,6 +524,58 @@ class Books:
                     if self.policy.hide:
                         transaction.hide_gone(mailbox, ours)
             transaction.set_gone(box.id, uids, when)
+            if remove and when is not None:
+                transaction.set_gone(box.id, present, when, detail=MIRRORED)
+
+    # ---- a UID that was given twice
+
+    def others_than(self, said: Sequence[tuple[int, int | None, int | None]]) -> list[int]:
+        """(UID, internal date, size; None: not told) of the server: those that are surely not what is here."""
+        places = self.account.find_origins([self.origin(uid) for uid, _, _ in said])
+        found = []
+        for uid, internaldate, size in said:
+            place = places.get(self.origin(uid))
+            if place is None or not place.live:
+                continue
+            for _, our_date, our_size in self.account.fetch(
+                place.mailbox, [place.uid], ("uid", "internaldate", "size")
+            ):
+                if internaldate not in (None, our_date) or size not in (None, our_size):
+                    found.append(uid)
+        return found
+
+    def set_apart(self, uids: Sequence[int], vanished: Sequence[int]) -> None:
+        """What is here under these UIDs is another message: it is gone there, and may be met under another UID.
+
+        So may what vanished: it is marked in the end, if it was not met, and not removed.
+        """
+        apart: list[Ours] = []
+        columns = ("uid", "internaldate", "size", "sha256")
+        for start in range(0, len(vanished), STEP):
+            by_origin = {self.origin(uid): uid for uid in vanished[start : start + STEP]}
+            for origin, place in self.account.find_origins(list(by_origin)).items():
+                for our_uid, date, size, sha256 in self.account.fetch(place.mailbox, [place.uid], columns):
+                    where, old_uid = (int(place.mailbox), our_uid), by_origin[origin]
+                    apart.append(Ours(where, old_uid, date, size, None, sha256, box=self.box.id))
+        self.late = True
+        for start in range(0, len(uids), STEP):
+            part = uids[start : start + STEP]
+            self._set_gone(part, self.policy.now, self.box)
+            places = self.account.find_origins([self.origin(uid) for uid in part])  # now: it may be out of sight
+            with self.account.transaction() as transaction:
+                for uid in part:
+                    place = places.get(self.origin(uid))
+                    if place is None:
+                        continue
+                    # No server can have this name, and no message of now has this moment and UID.
+                    name = f"{self.name}\0{self.policy.now}"
+                    moved = origin_of(self.policy.remote, name, self.box.uidvalidity, uid)
+                    transaction.set_origin(place.mailbox, place.uid, moved)
+                    for our_uid, date, size, sha256 in self.account.fetch(place.mailbox, [place.uid], columns):
+                        apart.append(Ours((int(place.mailbox), our_uid), uid, date, size, None, sha256))
+                transaction.drop_remote_messages(self.box.id, part)
+        self.shelf = Shelf.of([*self.shelf.left(), *apart])
+        self.load()
 
     # ---- another UIDVALIDITY
 
@@ -566,6 +659,15 @@ class Books:
         It is marked, also in a mirror: nothing is removed because of another UIDVALIDITY.
         """
         unmet: dict[int, set[int]] = {}
+        if self.late:
+            self.load()
+            here = {*self.live_uids()}
+            late = sorted(
+                ours.old_uid for ours in self.shelf.left() if ours.box == self.box.id and ours.old_uid in here
+            )
+            for start in range(0, len(late), STEP):
+                self._set_gone(late[start : start + STEP], self.policy.now, self.box)
+            self.ledger.vanished += len(late)
         for ours in self.shelf.left():
             unmet.setdefault(ours.box, set()).add(ours.old_uid)
         for retired in self.retired:

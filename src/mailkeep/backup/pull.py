@@ -78,6 +78,7 @@ class Run:
     uses: dict[str, str] = field(default_factory=dict)
     renderer: Renderer = field(default_factory=Renderer)
     mailboxes: dict[int, str] = field(default_factory=dict)  # ours, by id
+    modseqs: dict[int, int] = field(default_factory=dict)  # … and the HIGHESTMODSEQ of each
     labels: list[RemoteMailbox] = field(default_factory=list)  # Gmail: folders that are labels
 
 
@@ -189,7 +190,7 @@ async def _work(run: Run) -> None:
         kept = one.books.kept_before()
         if choose(Said.of_status(folder.status), kept, can) is Way.SKIP and folder.name not in run.tree.retired:
             one.books.ledger.way = Way.SKIP.value
-            await in_thread(one.books.count_skipped)
+            await in_thread(one.books.count_skipped, run.modseqs.get(one.books.mailbox))
         else:
             due.put_nowait(one)
     async with asyncio.TaskGroup() as group:
@@ -265,7 +266,9 @@ async def _folders(run: Run, connection: ImapConnection, listed: Sequence[Remote
         ledger.error = f"there can be no mailbox for it here: {reason}"
         ledger.server = (by_name[name].status or {}).get("MESSAGES", 0)
     run.labels = [folder for folder in run.labels if folder.name not in refused]
-    run.mailboxes = {box.id: box.name for box in run.account.mailboxes()}
+    ours = run.account.mailboxes()
+    run.mailboxes = {box.id: box.name for box in ours}
+    run.modseqs = {box.id: box.highestmodseq for box in ours}
     return [folder for folder in pulled if folder.name not in refused]
 
 

@@ -25,6 +25,7 @@ from mailkeep.backup.plan import (
     Said,
     Way,
     beyond_cap,
+    cap_of,
     choose,
     compare,
     counts_agree,
@@ -105,17 +106,24 @@ class FolderPull:
     async def _look(self, connection: ImapConnection, selected: Selected, way: Way) -> tuple["array[int]", int]:
         """Follow flags and losses; (UIDs that have no row, where the next turn of flags begins)."""
         books = self.books
-        resynced = selected.vanished is not None and books.cursor.complete and books.labels is None
+        back = 0 < selected.uidnext < books.box.uidnext
+        resynced = selected.vanished is not None and books.cursor.complete and books.labels is None and not back
         if resynced and selected.vanished is not None:
             found = self._resynchronised(selected, selected.vanished)
-            if found is not None:
+            if found is not None and not await self._set_apart(connection, found[0].returned, array("I")):
                 difference, changes = found
                 await self._follow(difference, changes)
                 return difference.fresh, 0
         listed = await self._all_uids(connection, selected, way)
         difference = compare(listed, books.uids, books.gone)
-        hidden = beyond_cap(listed, difference.vanished, self.wanted.quirks.folder_cap)
-        self._note_cap(selected.exists, len(hidden))
+        doubtful, late = (self._known(listed), difference.vanished) if back else (difference.returned, array("I"))
+        if await self._set_apart(connection, doubtful, late):
+            difference = compare(listed, books.uids, books.gone)
+            if back:
+                difference = Difference(difference.fresh, array("I"), difference.returned)
+        cap = cap_of(selected.exists, self.wanted.quirks.folder_cap)
+        hidden = beyond_cap(listed, difference.vanished, cap)
+        self._note_cap(selected.exists, len(hidden), cap)
         if hidden or len(listed) < selected.exists:
             unsure = set(hidden) if hidden else set(difference.vanished)
             vanished = array("I", [uid for uid in difference.vanished if uid not in unsure])
@@ -130,13 +138,32 @@ class FolderPull:
         await self._follow(difference, changes)
         return difference.fresh, sweep
 
-    def _note_cap(self, exists: int, hidden: int) -> None:
+    async def _set_apart(self, connection: ImapConnection, doubtful: "array[int]", late: "array[int]") -> bool:
+        """UIDs that a server should never have given to another message, and did: it counts from the highest there is.
+
+        So where UIDNEXT went back, and where a UID that had vanished is there again, dates and sizes are compared with
+        ours. True: some are others; what we have is kept apart then, and they are fetched. `late`: what vanished, and
+        may be met among these.
+        """
+        books, others = self.books, array("I")
+        if not doubtful:
+            return False
+        async for part in connection.facts(NumSet.of(doubtful)):
+            trusted = self.wanted.quirks.trust_size
+            said = [(each.uid, each.internaldate, each.size if trusted else None) for each in part]
+            others.extend(await in_thread(books.others_than, said))
+        if not others:
+            return False
+        books.ledger.notes.append(f"the server gave {len(others):,} UIDs a second time; what was there before is kept")
+        await in_thread(books.set_apart, others, late)
+        return True
+
+    def _note_cap(self, exists: int, hidden: int, cap: int | None) -> None:
         """A provider that shows only so many: what it hides of what is here, and what it hides altogether."""
-        cap, ledger = self.wanted.quirks.folder_cap, self.books.ledger
         self.books.hidden = hidden
-        if cap is None or exists < cap:
+        if cap is None or exists < cap or (self.wanted.quirks.folder_cap is None and not hidden):
             return
-        ledger.notes.append(f"the server shows only {cap:,} messages of a folder")
+        self.books.ledger.notes.append(f"the server shows only {cap:,} messages of a folder")
         said = (self.folder.status or {}).get("MESSAGES") or 0
         self.books.capped = max(said - exists - hidden, 0)
 
@@ -228,7 +255,10 @@ class FolderPull:
     async def _follow(self, difference: Difference, changes: Sequence[tuple[int, Flags]]) -> None:
         books = self.books
         if difference.vanished or difference.returned:
-            await in_thread(books.apply, difference)
+            again = await in_thread(books.come_again, difference.returned)
+            returned = array("I", [uid for uid in difference.returned if _index(again, uid) < 0])
+            await in_thread(books.apply, Difference(difference.fresh, difference.vanished, returned))
+            difference.fresh.extend(again)
         if changes:
             await in_thread(books.change_flags, changes)
             if self.wanted.selection.need() >= Need.FACTS:

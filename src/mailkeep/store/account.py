@@ -361,6 +361,11 @@ class Account:
         with self._read() as db:
             return remote_rows.has_origins(db, head)
 
+    def live_origins(self, head: bytes) -> "array[int]":
+        """UIDs at a remote of the messages that are here, of one mailbox there and UIDVALIDITY (`origin_of`[:12])."""
+        with self._read() as db:
+            return remote_rows.live_origins(db, head)
+
     def find_origins(self, origins: Sequence[bytes]) -> dict[bytes, Origin]:
         """Where those are that were appended before: (mailbox id, uid, live). Not live: expunged here meanwhile."""
         with self._read() as db:

@@ -16,6 +16,7 @@ here by origin and fetches nothing of it twice; what was expunged so long ago th
 
 import functools
 import hashlib
+import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -164,6 +165,18 @@ def has_origins(db: apsw.Connection, head: bytes) -> bool:
     return bool(select_value(db, sql, (head, head + b"\xff" * 16)))
 
 
+def live_origins(db: apsw.Connection, head: bytes) -> "array[int]":
+    """The UIDs in origins that begin so (see `origin_of`), of messages that are not expunged, rising."""
+    sql = (
+        "SELECT group_concat(hex(substr(origin, 13)), '') FROM message WHERE origin BETWEEN ? AND ? "
+        "AND removed IS NULL AND length(origin) = 16"
+    )
+    found = array("I", bytes.fromhex(select_value(db, sql, (head, head + b"\xff" * 4)) or ""))
+    if sys.byteorder == "little":
+        found.byteswap()
+    return array("I", sorted(found))
+
+
 def find_origins(db: apsw.Connection, origins: Sequence[bytes]) -> dict[bytes, Origin]:
     """Where those of the origins are that the account has, or had and still has a tombstone of.
 
@@ -268,12 +281,17 @@ def put_messages(ledger: Ledger, box_id: int, rows: Iterable[tuple[int, Flags, S
     )
 
 
-def set_gone(ledger: Ledger, box_id: int, gone: Sequence[int], when: int | None) -> None:
+def set_gone(ledger: Ledger, box_id: int, gone: Sequence[int], when: int | None, *, detail: str | None = None) -> None:
     """Since when (Unix seconds) the server lacks these; None: it has them again. Known ones keep their time."""
     ledger.db.execute(
         "UPDATE remote_message SET gone = ? WHERE key IN (SELECT value FROM carray(?)) AND (gone IS NULL OR ? IS NULL)",
         (when, _keys(box_id, gone), when),
     )
+    if detail is not None:
+        ledger.db.execute(
+            "UPDATE remote_message SET detail = ? WHERE key IN (SELECT value FROM carray(?))",
+            (detail, _keys(box_id, gone)),
+        )
 
 
 def drop_messages(ledger: Ledger, box_id: int, dropped: Sequence[int] | None) -> None:

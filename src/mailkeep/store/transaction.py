@@ -53,6 +53,10 @@ class Transaction:
             raise MailboxMissing("No such mailbox")
         return found
 
+    def highestmodseq(self, mailbox_id: int) -> int:
+        """Of one mailbox, as of now. Raises MailboxMissing."""
+        return self._ledger.live_box(mailbox_id).highestmodseq
+
     def mailboxes(self, *, hidden: bool = False) -> list[Mailbox]:
         self._ledger.flush_boxes()
         return list_mailboxes(self._ledger.db, hidden=hidden)
@@ -250,10 +254,13 @@ class Transaction:
         with self._ledger.part():
             remote_rows.put_messages(self._ledger, box_id, rows)
 
-    def set_gone(self, box_id: int, uids: Sequence[int], when: int | None) -> None:
-        """The server lacks these since `when` (Unix seconds; an earlier time is kept), or, None, has them again."""
+    def set_gone(self, box_id: int, uids: Sequence[int], when: int | None, *, detail: str | None = None) -> None:
+        """The server lacks these since `when` (Unix seconds; an earlier time is kept), or, None, has them again.
+
+        `detail` is put in place of what was noted of them, if given.
+        """
         with self._ledger.part():
-            remote_rows.set_gone(self._ledger, box_id, uids, when)
+            remote_rows.set_gone(self._ledger, box_id, uids, when, detail=detail)
 
     def drop_remote_messages(self, box_id: int, uids: Sequence[int] | None = None) -> None:
         """Forget what was seen in a remote's mailbox, of these UIDs or all."""
