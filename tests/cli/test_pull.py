@@ -64,6 +64,11 @@ def test_what_is_missing_is_told_and_is_the_exit_code(
     assert facts["missing"] == {"refused by the server": 1}
 
 
+def test_filters_that_take_no_folder_are_told(data: str, capsys: Printed) -> None:
+    assert run(["pull", "--folder", "Inbocks", "--data", data]) == 1
+    assert "the filters take none of its folders; there are INBOX" in capsys.readouterr().err
+
+
 def test_status_says_when_and_how_much(server: Faulty, data: str, capsys: Printed) -> None:
     assert run(["status", "--data", data]) == 0
     assert "never" in capsys.readouterr().out

@@ -1,7 +1,8 @@
 """How commands speak: to people, to programs (`--json`), or hardly at all (`--quiet`).
 
 Results go to stdout, everything else (progress, warnings, errors) to stderr. With --json a command prints exactly one
-JSON object on stdout. Errors are one line that says what to do; each class of error has one exit code (sysexits.h).
+JSON object on stdout; those that run long print one a line, each with its `event`, and the result last. Errors are one
+line that says what to do; each class of error has one exit code (sysexits.h).
 """
 
 import functools
@@ -163,7 +164,7 @@ def common(command: Callable[..., int]) -> Callable[..., int]:
     options = (
         click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Where the store is."),
         click.option("--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="Configuration file."),
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object; long runs one a line."),
         click.option("--quiet", is_flag=True, help="Print nothing but errors."),
         click.option("--debug", is_flag=True, help="Show where an error comes from."),
     )
@@ -181,7 +182,8 @@ def opened(settings: config.Config, *, create: bool = False) -> "Iterator[Store]
     os.umask(0o077)
     if not create and not (settings.data / "directory.db").exists():
         raise errors.UsageError(
-            f"there is no store in {settings.data}; make one with `mailkeep user add NAME`, or name it with --data DIR"
+            f"there is no store in {settings.data}; make one with `mailkeep user add NAME` or "
+            "`mailkeep remote add ADDRESS`, or name it with --data DIR"
         )
     store = Store.open(settings.data, create=create)
     try:

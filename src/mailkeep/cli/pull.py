@@ -45,6 +45,7 @@ AT_ONCE: Final = 4  # hosts; remotes of one host come one after the other
 SHOWN: Final = 20
 EVERY_S: Final = 1.0  # between two lines of progress with --json
 POLL_S: Final = 300.0
+SLOW_S: Final = 1.0  # after which a bar says that nothing is known yet
 
 
 @dataclass(slots=True)
@@ -176,7 +177,8 @@ class Runner:
         return report
 
     def _tell_news(self, report: "RemoteReport") -> None:
-        """While watching: a line where something came of it."""
+        """While watching: a line where something came of it; with --json of each run."""
+        self.out.facts({"event": "run", **report.facts()})
         if report.error is not None:
             refused = isinstance(report.failure, BadCredentials)
             self.out.warn(f"{report.remote}: {report.error}" + ("" if refused else "; trying again"))
@@ -206,12 +208,18 @@ class Runner:
         failures = [report.failure for report in reports]
         if len(reports) == 1 and failures[0] is not None:
             return exit_code(failures[0])
-        return OK if all(report.equal for report in reports) else SOME_FAILED
+        return OK if all(report.equal and not takes_none(report) for report in reports) else SOME_FAILED
+
+
+def takes_none(report: "RemoteReport") -> bool:
+    """The server has folders, and the filters take none of them: a misspelled name, most likely."""
+    return report.error is None and not report.folders and bool(report.left_out)
 
 
 def summary_line(report: "RemoteReport") -> str:
     """One line of what a run did."""
-    parts = [f"{plural(report.total('fetched'), 'message')} ({human_size(report.total('bytes'))})"]
+    fetched = report.total("fetched")
+    parts = [f"{plural(fetched, 'message')} ({human_size(report.total('bytes'))})"] if fetched else []
     if report.total("recognised"):
         parts.append(f"{report.total('recognised'):,} recognised")
     if report.total("flags"):
@@ -219,7 +227,7 @@ def summary_line(report: "RemoteReport") -> str:
     if report.total("vanished"):
         parts.append(f"{report.total('vanished'):,} gone from the server")
     kept = f"{report.total('kept'):,} of {report.total('server'):,} kept"
-    return f"{report.remote}: {', '.join(parts)}; {kept}, in {report.seconds:.1f} s."
+    return f"{report.remote}: {', '.join(parts) or 'nothing new'}; {kept}, in {report.seconds:.1f} s."
 
 
 def tell_report(out: Out, report: "RemoteReport") -> None:
@@ -228,6 +236,9 @@ def tell_report(out: Out, report: "RemoteReport") -> None:
 
     for note in report.notes[:SHOWN]:
         out.say(f"  {note}")
+    if takes_none(report):
+        there = ", ".join(report.left_out[:5]) + (" …" if len(report.left_out) > 5 else "")
+        out.warn(f"{report.remote}: the filters take none of its folders; there are {there}")
     for reason, count in report.reasons().items():
         if reason in EXPLAINED:
             out.say(f"  {count:,} not here: {reason}")
@@ -293,23 +304,29 @@ def bars(out: Out) -> Iterator[Bars]:
         yield Bars(lambda name: None)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
-        TextColumn("{task.fields[size]}  {task.fields[rate]}", markup=False),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[numbers]}", markup=False),
         TextColumn("{task.fields[what]}", markup=False),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=8) as bar:
-        yield Bars(_Drawing(bar).one)
+        drawing = _Drawing(bar)
+        try:
+            yield Bars(drawing.one)
+        finally:
+            drawing.close()
 
 
 class _Drawing:
-    """A bar for each remote, and from the second on one for all."""
+    """A bar for each remote, and from the second on one for all.
+
+    A bar is shown once there is something to count, or, moving to and fro, when the server is slow to say whether there
+    is: a run that finds nothing to do flashes nothing.
+    """
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
@@ -317,13 +334,19 @@ class _Drawing:
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._all: Any = None
         self._lock = threading.Lock()
+        self._slow = threading.Timer(SLOW_S, self._show_all)
+        self._slow.daemon = True
+        self._slow.start()
+
+    def close(self) -> None:
+        self._slow.cancel()
 
     def one(self, name: str) -> "Callable[[Progress], None]":
         with self._lock:
             if len(self._seen) == 1:
-                self._all = self._bar.add_task("All", total=0, size="", rate="", what="")
+                self._all = self._add("All")
             self._seen[name] = (0, 0, 0)
-        task = self._bar.add_task(shown(name), total=0, size="", rate="", what="")
+        task = self._add(shown(name))
 
         def show(progress: "Progress") -> None:
             with self._lock:
@@ -335,11 +358,26 @@ class _Drawing:
 
         return show
 
+    def _add(self, text: str) -> Any:
+        late = time.monotonic() - self._begun >= SLOW_S
+        return self._bar.add_task(text, total=None, visible=late, numbers="", what="asking the server")
+
+    def _show_all(self) -> None:
+        for task in self._bar.task_ids:
+            self._bar.update(task, visible=True)
+
     def _update(self, task: Any, counted: tuple[int, int, int], what: str) -> None:
         items, total, size = counted
+        if not total:
+            return
         seconds = max(time.monotonic() - self._begun, 0.1)
-        rate = f"{human_size(size / seconds)}/s"
-        self._bar.update(task, completed=items, total=total, size=human_size(size), rate=rate, what=what)
+        numbers = f"{items:,} of {total:,}"
+        if size:
+            numbers += f"  {human_size(size)}  {human_size(size / seconds)}/s"
+        if 0 < items < total:
+            left = int(seconds * (total - items) / items)
+            numbers += f"  {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+        self._bar.update(task, completed=items, total=total, visible=True, numbers=numbers, what=what)
 
 
 def _json_lines(name: str) -> "Callable[[Progress], None]":

@@ -17,7 +17,7 @@ import msgspec
 from mailkeep import config as configuration
 from mailkeep.backup.settings import Remote, Settings, Tls, is_loopback
 from mailkeep.cli import remote_login
-from mailkeep.cli.output import Call, Out, common, opened, plural
+from mailkeep.cli.output import Call, Out, common, human_size, opened, plural
 from mailkeep.cli.remote_login import Ways
 from mailkeep.cli.selection import selection_options
 from mailkeep.errors import AccountExists, UsageError
@@ -340,8 +340,8 @@ def show(call: Call, name: str) -> int:
         ("Mail gone there", _GONE[settings.gone]),
         ("On the server", _left(settings) if settings.protocol == "pop3" else None),
         ("Connections", settings.connections_max),
-        ("Bytes a day", settings.bytes_per_day),
-        ("Largest message", settings.size_max),
+        ("Bytes a day", settings.bytes_per_day and human_size(settings.bytes_per_day)),
+        ("Largest message", settings.size_max and human_size(settings.size_max)),
         ("Quirks", quirks_for(settings).name or None),
         ("Schedule", found.schedule or "none"),
         ("Added", time.strftime("%Y-%m-%d", time.localtime(found.created))),

@@ -112,6 +112,7 @@ class Runner:
         )
         report = None
         async for latest in syncing.follow(context, remote, allow_mass=self.wish.allow_mass):
+            self.out.facts({"event": "run", **latest.facts()})
             if latest.error is not None:
                 refused = isinstance(latest.failure, BadCredentials)
                 self.out.warn(f"{latest.remote}: {latest.error}" + ("" if refused else "; trying again"))
