@@ -3,7 +3,6 @@
 Then there is room again, and the same command ends the work. At the server nothing is deleted that is not here.
 """
 
-import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -26,8 +25,8 @@ def test_without_a_disk_it_ends_in_words_and_later_well(
     stage = stage_of(scene)
     steps = stage.steps
     codes: list[int] = []
-    cases = itertools.product(some(steps, 1, rng, full=full), HOWS if full else (rng.choice(HOWS),))
-    for number, how in cases:
+    for number in some(steps, 80 if full else 1, rng, full=False):
+        how = rng.choice(HOWS)
         with stage.set():
             run = stage.play(at=number, how=how)
             told = f"{scene}, disk {how} at step {number} of {steps}"
