@@ -146,6 +146,7 @@ def test_a_list_without_inbox_is_not_equal_and_marks_nothing(tmp_path: Path) -> 
         assert not report.equal
         assert report.folder("Work").error == "the server did not list it this time"
         assert gone(archive) == gone(archive, "Work") == 0
+        assert not archive.prove().equal
 
 
 def test_a_folder_that_is_not_listed_any_more_but_opens_is_pulled(
@@ -164,6 +165,7 @@ def test_a_folder_that_is_not_listed_any_more_but_opens_is_pulled(
         report = archive.pull()
         assert report.equal
         assert [data for data, _, _ in archive.mailbox("Work")][4:] == [numbered(n) for n in range(100, 104)]
+        assert archive.prove().folder("Work").kept == 8
 
 
 def test_a_uid_that_is_given_again_is_another_message(tmp_path: Path) -> None:

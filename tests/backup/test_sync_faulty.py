@@ -134,6 +134,29 @@ def test_an_emptied_folder_is_asked_about(both: Both) -> None:
     here.settle()
 
 
+@pytest.mark.parametrize("side", ["there", "here"])
+def test_an_account_that_loses_a_little_of_every_folder_at_once_is_asked_about(both: Both, side: str) -> None:
+    server, here = both()
+    names = ("INBOX", "A", "B", "C")
+    for number, name in enumerate(names):
+        if name != "INBOX":
+            server.create(name)
+        fill(server, name, *range(100 * number, 100 * number + 20))
+    here.settle()
+    for name in names:
+        if side == "here":
+            here.expunge(name, *here.uids(name))
+        else:
+            for message in server.mailboxes[name]:
+                server.mailboxes[name].remove(message.uid)
+    report = here.sync()
+    assert not report.equal
+    assert all("--allow-mass-delete" in (each.error or "") for each in report.folders if each.name in names)
+    left = sum(len(here.uids(name)) if side == "there" else len(server.mailboxes[name]) for name in names)
+    assert left == 80
+    assert here.sync(allow_mass=True).equal
+
+
 def test_a_deletion_of_most_of_a_folder_here_is_asked_about_too(both: Both) -> None:
     server, here = both()
     fill(server, "INBOX", *range(80))

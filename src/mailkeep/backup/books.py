@@ -553,9 +553,9 @@ class Books:
         columns = ("uid", "internaldate", "size", "sha256")
         for start in range(0, len(vanished), STEP):
             by_origin = {self.origin(uid): uid for uid in vanished[start : start + STEP]}
-            for origin, place in self.account.find_origins(list(by_origin)).items():
-                for our_uid, date, size, sha256 in self.account.fetch(place.mailbox, [place.uid], columns):
-                    where, old_uid = (int(place.mailbox), our_uid), by_origin[origin]
+            for origin, at in self.account.find_origins(list(by_origin)).items():
+                for our_uid, date, size, sha256 in self.account.fetch(at.mailbox, [at.uid], columns):
+                    where, old_uid = (int(at.mailbox), our_uid), by_origin[origin]
                     apart.append(Ours(where, old_uid, date, size, None, sha256, box=self.box.id))
         self.late = True
         for start in range(0, len(uids), STEP):

@@ -13,7 +13,7 @@ from mailkeep.backup.books import GONE, clean_flags, text_of
 from mailkeep.backup.context import Context
 from mailkeep.backup.imap_remote import Facts, ImapConnection, RemoteMailbox
 from mailkeep.backup.ledger import REASONS, REMOVED_HERE, FolderLedger, RemoteReport
-from mailkeep.backup.pull import Run, make_run, pool_of, survey, until_stopped
+from mailkeep.backup.pull import Run, make_run, not_listed, pool_of, survey, until_stopped
 from mailkeep.backup.pull_folder import in_thread
 from mailkeep.backup.settings import Remote
 from mailkeep.errors import ConfigError, LoginError, ProtocolError, RemoteError, StoreError, Unreachable
@@ -50,6 +50,7 @@ async def prove(context: Context, remote: Remote) -> RemoteReport:
 async def _all(run: Run) -> None:
     async with run.pool.connection() as connection:
         _, pulled = survey(run, connection, await connection.list_mailboxes(status=True))
+        pulled = [*pulled, *await not_listed(run, connection)]
         run.context.progress.items_total = sum((each.status or {}).get("MESSAGES", 0) for each in pulled)
         for folder in pulled:
             ledger = run.report.folder(folder.name)

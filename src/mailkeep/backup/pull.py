@@ -251,15 +251,11 @@ async def _folders(run: Run, connection: ImapConnection, listed: Sequence[Remote
     tree, by_name = run.tree, run.tree.listed
     await _follow_renames(run, connection)
     _guard_mirror(run)
-    if any(name.upper() == "INBOX" for name in by_name):
-        hidden = await _follow_removals(run, connection)
-        meant, pulled = [*meant, *hidden], [*pulled, *hidden]
-    else:  # this is no full list: nothing is concluded from it but that this run is not equal
-        for box in run.tree.missing():
-            if read_cursor(box.cursor).removed is None:
-                _miss(run, box, "the server did not list it this time")
-        if not tree.boxes:
-            run.report.error = "the server lists no INBOX"
+    hidden = await not_listed(run, connection)
+    meant, pulled = [*meant, *hidden], [*pulled, *hidden]
+    for box in run.tree.missing():
+        if box.name in run.report.removed:
+            await in_thread(_mark_removed, run, box)
     refused = await in_thread(folders.place, run.account, tree, run.policy, meant)
     for name, reason in refused.items():
         ledger = run.report.folder(name)
@@ -463,14 +459,22 @@ def _guard_mirror(run: Run) -> None:
         )
 
 
-async def _follow_removals(run: Run, connection: ImapConnection) -> list[RemoteMailbox]:
-    """A folder that is not listed, and that cannot be opened either, is gone: its messages are marked so.
+async def not_listed(run: Run, connection: ImapConnection) -> list[RemoteMailbox]:
+    """Folders that we know and that are not listed. One that cannot be opened either is gone: the report says so.
 
-    Returns those that can be opened though they are not listed: they are pulled like the others.
+    Returns those that can be opened nevertheless: they are looked at like the others. A list without INBOX is no full
+    one: nothing is concluded from it but that this run is not equal.
     """
+    whole = any(name.upper() == "INBOX" for name in run.tree.listed)
+    if not whole and not run.tree.boxes:
+        run.report.error = "the server lists no INBOX"
     hidden = []
     for box in run.tree.missing():
         cursor = read_cursor(box.cursor)
+        if not whole:
+            if cursor.removed is None:
+                _miss(run, box, "the server did not list it this time")
+            continue
         if cursor.removed is None:
             try:
                 await connection.select(box.name)
@@ -484,7 +488,6 @@ async def _follow_removals(run: Run, connection: ImapConnection) -> list[RemoteM
                     hidden.append(_unlisted(run, box, bool(cursor.subscribed)))
                 continue
         run.report.removed.append(box.name)
-        await in_thread(_mark_removed, run, box)
     return hidden
 
 

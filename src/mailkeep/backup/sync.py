@@ -15,7 +15,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from mailkeep import log
 from mailkeep.backup.context import Context
@@ -199,6 +199,7 @@ class Round:
         self.books = run.books
         self.connection = connection
         self.folders: dict[int, Folder] = {}
+        self.settled = 0  # messages of folders where nothing changed
         self.blind = False  # a folder could not be looked at: what seems deleted may have moved there
 
     async def work(self) -> None:
@@ -218,6 +219,7 @@ class Round:
             run.check()
             if _is_quiet(folder):
                 folder.ledger.settled = True
+                self.settled += folder.cursor.messages
             else:
                 await self._look(folder)
         if not run.planned:
@@ -305,17 +307,33 @@ class Round:
             plan.expunges_there.clear()
         if self.run.allow_mass:
             return
-        for part, where in ((plan.expunges_here, "the server"), (plan.expunges_there, "this side")):
+        parts: list[tuple[dict[int, Any], str]]
+        parts = [(plan.expunges_here, "the server"), (plan.expunges_there, "this side")]
+        for part, where in parts:
+            self._guard_all(part, where)
             for pair in [pair for pair, each in part.items() if is_mass(len(each), len(self.folders[pair].pair.base))]:
                 folder = self.folders[pair]
-                uses = set(folder.here.special_use if folder.here else ())
-                if uses & _OFTEN_EMPTIED and folder.there is not None and folder.here is not None:
+                if _is_often_emptied(folder):
                     continue
                 count = len(part.pop(pair))
                 folder.ledger.error = (
                     f"{count:,} of {len(folder.pair.base):,} messages are gone from {where} at once; nothing was "
                     "removed. If that is meant, run it with --allow-mass-delete"
                 )
+
+    def _guard_all(self, part: dict[int, Any], where: str) -> None:
+        """Most of an account at once, a little of each folder: of these not even one is believed."""
+        asked = {pair: each for pair, each in part.items() if not _is_often_emptied(self.folders[pair])}
+        count = sum(map(len, asked.values()))
+        before = self.settled + sum(len(each.pair.base) for each in self.folders.values())
+        if not is_mass(count, before):
+            return
+        for pair, each in asked.items():
+            del part[pair]
+            self.folders[pair].ledger.error = (
+                f"{count:,} of {before:,} messages of all folders are gone from {where} at once, {len(each):,} of them "
+                "here; nothing was removed. If that is meant, run it with --allow-mass-delete"
+            )
 
     # ---- carrying out
 
@@ -719,6 +737,12 @@ async def _batches(bodies: AsyncIterator[Body]) -> AsyncIterator[list[Body]]:
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def _is_often_emptied(folder: Folder) -> bool:
+    """A bin that both sides have: nobody is asked before it is emptied."""
+    uses = set(folder.here.special_use if folder.here else ())
+    return bool(uses & _OFTEN_EMPTIED) and folder.there is not None and folder.here is not None
 
 
 def _is_quiet(folder: Folder) -> bool:
