@@ -99,7 +99,7 @@ def test_many_at_once_and_again(tmp_path: Path, servers: tuple[Faulty, Faulty]) 
     write(
         path,
         source(one, "imap", source_password="secret"),
-        source(two, "imap", source="wrong", source_password="secret", target="new"),
+        source(two, "imap", source="wrong", source_password="secret"),
     )
     one.mailboxes["INBOX"].add(messages.numbered(50))
     done = run_command("bulk", str(path), "--data", str(data), "--again")
@@ -129,6 +129,20 @@ def test_from_server_to_server(tmp_path: Path, servers: tuple[Faulty, Faulty]) -
     assert len(two.mailboxes["INBOX"].messages) == 10
     done = run_command("bulk", str(path), "--again", "--data", str(tmp_path / "data"))
     assert len(two.mailboxes["INBOX"].messages) == 10
+
+
+def test_a_known_remote_is_not_said_to_be_in_an_account_where_it_is_not(
+    tmp_path: Path, servers: tuple[Faulty, Faulty]
+) -> None:
+    data, file = tmp_path / "data", tmp_path / "accounts.csv"
+    for target, code in (("", 0), ("account:other", 1)):
+        write(file, source(servers[0], "imap", source_password=servers[0].password, target=target))
+        run = run_command("bulk", str(file), "--data", str(data), check=False)
+        assert run.returncode == code, run.stderr
+    assert (
+        results(file)["2"]["error"]
+        == "the mail of ann@example.org is kept in the account ann@example.org, not in other"
+    )
 
 
 def test_a_refused_log_in_is_not_tried_in_another_row(tmp_path: Path, servers: tuple[Faulty, Faulty]) -> None:

@@ -162,9 +162,11 @@ class Worker:
                 raise UsageError(f"there is neither a remote nor an account {name}, and no source_host or password")
             return self.store.account(info.id)
         remote = await self._remote(place, account or "")
-        wanted = self.store.directory.find(account) if account else None
-        if wanted is not None and wanted.id != remote.account:
-            raise UsageError(f"the mail of {remote.name} is kept in another account than {wanted.name}")
+        if account:
+            wanted = self.store.directory.find(account)
+            kept = self.store.directory.find_id(remote.account)
+            if kept is not None and (wanted is None or wanted.id != kept.id):
+                raise UsageError(f"the mail of {remote.name} is kept in the account {kept.name}, not in {account}")
         return remote
 
     async def _remote(self, place: Place, account: str) -> Remote:

@@ -171,19 +171,20 @@ class Runner:
             return await pulling.pull(context, remote)
         report = None
         async for latest in pulling.follow(context, remote, poll_s=POLL_S):
-            self._tell_news(latest)
+            self._bars.rest(remote.name)
+            self._tell_news(latest, first=report is None)
             report = latest
         assert report is not None, "there is one run at least"
         return report
 
-    def _tell_news(self, report: "RemoteReport") -> None:
-        """While watching: a line where something came of it; with --json of each run."""
+    def _tell_news(self, report: "RemoteReport", *, first: bool) -> None:
+        """While watching: a line of the first run, and where something came of it; with --json of each run."""
         self.out.facts({"event": "run", **report.facts()})
         if report.error is not None:
             refused = isinstance(report.failure, BadCredentials)
             self.out.warn(f"{report.remote}: {report.error}" + ("" if refused else "; trying again"))
-        elif report.total("fetched") or report.total("vanished") or report.total("flags"):
-            self.out.say(f"{datetime.now():%H:%M:%S} {summary_line(report)}")
+        elif first or report.total("fetched") or report.total("vanished") or report.total("flags"):
+            self.out.say(f"{datetime.now():%H:%M:%S} {summary_line(report)}{' Watching.' if first else ''}")
 
     # ---- what came of it
 
@@ -286,6 +287,7 @@ class Bars:
     """Where runs tell how far they are: a bar for each, lines of JSON, or nothing."""
 
     make: "Callable[[str], Callable[[Progress], None] | None]"
+    rest: Callable[[str], None] = lambda name: None  # a run that stays has nothing to do for now
 
     def progress(self, name: str) -> "Progress":
         """For the run over the remote of that name."""
@@ -316,7 +318,7 @@ def bars(out: Out) -> Iterator[Bars]:
     with Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=8) as bar:
         drawing = _Drawing(bar)
         try:
-            yield Bars(drawing.one)
+            yield Bars(drawing.one, drawing.rest)
         finally:
             drawing.close()
 
@@ -331,7 +333,9 @@ class _Drawing:
     def __init__(self, bar: Any) -> None:
         self._bar = bar
         self._begun = time.monotonic()
-        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._seen: dict[str, tuple[int, int, int]] = {}  # messages, of how many, bytes
+        self._rested: dict[str, tuple[int, int, int]] = {}  # what was done when it last rested
+        self._tasks: dict[str, Any] = {}
         self._all: Any = None
         self._lock = threading.Lock()
         self._slow = threading.Timer(SLOW_S, self._show_all)
@@ -346,17 +350,32 @@ class _Drawing:
             if len(self._seen) == 1:
                 self._all = self._add("All")
             self._seen[name] = (0, 0, 0)
-        task = self._add(shown(name))
+        task = self._tasks[name] = self._add(shown(name))
 
         def show(progress: "Progress") -> None:
             with self._lock:
-                self._seen[name] = (progress.items, max(progress.items_total, progress.items), progress.done)
+                counted = (progress.items, max(progress.items_total, progress.items), progress.done)
+                before = self._rested.get(name, (0, 0, 0))
+                self._seen[name] = (counted[0] - before[0], counted[1] - before[1], counted[2] - before[2])
                 self._update(task, self._seen[name], shown(progress.what)[:40])
                 if self._all is not None:
                     items, total, size = (sum(column) for column in zip(*self._seen.values(), strict=True))
                     self._update(self._all, (items, total, size), "")
 
         return show
+
+    def rest(self, name: str) -> None:
+        """Out of sight until there is something to count again, from nothing on."""
+        with self._lock:
+            self._slow.cancel()
+            done, seen = self._rested.get(name, (0, 0, 0)), self._seen[name]
+            self._rested[name] = (done[0] + seen[0], done[1] + seen[1], done[2] + seen[2])
+            self._seen[name] = (0, 0, 0)
+            if not any(items for items, _, _ in self._seen.values()):
+                self._begun = time.monotonic()
+            self._bar.update(self._tasks[name], visible=False)
+            if self._all is not None:
+                self._bar.update(self._all, visible=False)
 
     def _add(self, text: str) -> Any:
         late = time.monotonic() - self._begun >= SLOW_S

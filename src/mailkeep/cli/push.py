@@ -247,7 +247,8 @@ def tell_push(out: Out, report: "PushReport") -> None:
         out.table(["Folder", "Goes to", "Messages", "Size"], rows)
     else:
         there = f"{report.total('there'):,} of {report.total('chosen'):,} there"
-        out.say(f"{report.remote}: {plural(copied, 'message')} ({size}) copied; {there}, in {report.seconds:.1f} s.")
+        done = f"{plural(copied, 'message')} ({size}) copied" if copied else "nothing new"
+        out.say(f"{report.remote}: {done}; {there}, in {report.seconds:.1f} s.")
     for folder in report.folders:
         if folder.note is not None and (report.planned or not folder.note.startswith("the server's folder")):
             out.say(f"  {folder.mailbox} goes to {folder.name}: {folder.note}")

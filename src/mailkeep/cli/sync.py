@@ -112,12 +112,14 @@ class Runner:
         )
         report = None
         async for latest in syncing.follow(context, remote, allow_mass=self.wish.allow_mass):
+            shows.rest(remote.name)
             self.out.facts({"event": "run", **latest.facts()})
             if latest.error is not None:
                 refused = isinstance(latest.failure, BadCredentials)
                 self.out.warn(f"{latest.remote}: {latest.error}" + ("" if refused else "; trying again"))
-            elif done_of(latest) or latest.actions:
-                self.out.say(f"{datetime.now():%H:%M:%S} {summary_line(latest)}")
+            elif report is None or done_of(latest) or latest.actions:
+                watching = " Watching." if report is None else ""
+                self.out.say(f"{datetime.now():%H:%M:%S} {summary_line(latest)}{watching}")
             report = latest
         assert report is not None, "there is one run at least"
         return report
