@@ -229,3 +229,22 @@ def test_what_a_mirror_removed_comes_again_when_the_server_has_it_again(tmp_path
         assert (report.equal, report.total("fetched")) == (True, 2)
         assert len(archive.mailbox("INBOX")) == 9, "but what its owner removed stays away"
         assert report.reasons() == {REMOVED_HERE: 1}
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_a_folder_that_was_renamed_and_one_made_anew_with_its_name(below: bool, tmp_path: Path) -> None:
+    with scene(tmp_path, 3) as (server, archive):
+        fill(server, 12, box=server.create("Work").name, first=100)
+        if below:
+            fill(server, 5, box=server.create("Work/A").name, first=150)
+        archive.pull()
+        server.account.rename("Work", "Old work", "/")
+        fill(server, 4, box=server.create("Work").name, first=200)
+        report = archive.pull()
+        assert (report.equal, report.total("fetched"), report.total("gone")) == (True, 4, 0)
+        assert [data for data, _, _ in archive.mailbox("Old work")] == [numbered(n) for n in range(100, 112)]
+        assert [data for data, _, _ in archive.mailbox("Work")] == [numbered(n) for n in range(200, 204)]
+        if below:
+            assert len(archive.mailbox("Old work/A")) == 5
+        report = archive.pull()
+        assert (report.equal, report.total("fetched")) == (True, 0)

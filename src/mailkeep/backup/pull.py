@@ -381,7 +381,9 @@ def _put_aside(run: Run, name: str) -> list[RemoteBox]:
 
 async def _follow_renames(run: Run, connection: ImapConnection) -> None:
     tree = run.tree
-    gone = [_folder_of_box(box) for box in tree.missing() if read_cursor(box.cursor).removed is None]
+    changed = [box for name, box in tree.boxes.items() if name in tree.listed and _is_another(box, tree.listed[name])]
+    parents_first = sorted((*tree.missing(), *changed), key=lambda box: box.name)
+    gone = [_folder_of_box(box) for box in parents_first if read_cursor(box.cursor).removed is None]
     if not gone:
         return
     fresh = []
@@ -398,6 +400,13 @@ async def _follow_renames(run: Run, connection: ImapConnection) -> None:
             notes.append(f"was {renamed.old} on the server before")
             if not done:
                 notes.append("its mailbox here keeps its name")
+
+
+def _is_another(box: RemoteBox, folder: RemoteMailbox) -> bool:
+    """Whether it only has the name of the one that we know: that one may be found under another."""
+    said, known = folder.status or {}, read_cursor(box.cursor).identity
+    identity = str(said.get("MAILBOXID") or "") or known
+    return identity != known or said.get("UIDVALIDITY", box.uidvalidity) != box.uidvalidity != 0
 
 
 def _folder_of_box(box: RemoteBox) -> Folder:
