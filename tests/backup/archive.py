@@ -3,6 +3,7 @@
 import asyncio
 import imaplib
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -92,6 +93,8 @@ class Source:
 
     def __init__(self, port: int, user: str, password: str) -> None:
         self.client = imaplib.IMAP4("127.0.0.1", port)
+        # It writes an APPEND in three pieces, and the last would wait for an answer to the second.
+        self.client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.client.login(user, password)
 
     def create(self, name: str) -> None:

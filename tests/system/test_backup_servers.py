@@ -44,7 +44,7 @@ class Other:
 
     def new(self) -> Login:
         """A user that nobody has used."""
-        user = f"backup{os.getpid()}-{next(USERS)}@example.org"
+        user = f"servers{os.getpid()}-{next(USERS)}@example.org"
         if isinstance(self.server, Server):
             self.server.add_user(user, "secret")
             return Login(self.server.port("imap"), user, "secret")
