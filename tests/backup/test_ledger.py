@@ -87,3 +87,15 @@ def test_the_page_stands_alone_and_escapes_what_servers_say() -> None:
     assert "http-equiv" in text or "<meta charset" in text
     assert "2023-11-14" in text
     assert "1 of 2" in text
+
+
+def test_the_page_keeps_names_of_any_script_apart() -> None:
+    ledger = folder(2, 2)
+    ledger.name = "x\u202eevil"
+    report = RemoteReport("work", "anna", "imap.example.org", folders=[ledger, folder(1, 1)])
+    shown = page([report, RemoteReport("home", "home")], made=0)
+    assert "\u202e" not in shown
+    assert r"<bdi>x\u202eevil</bdi>" in shown
+    assert "Mailbox here" in shown, "one folder is kept under another name"
+    assert 'href="#r1"' in shown
+    assert "Mailbox here" not in page([RemoteReport("r", "a", folders=[folder(1, 1)])], made=0)
