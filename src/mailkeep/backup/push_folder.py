@@ -105,8 +105,10 @@ class FolderCopy:
     cuts: Counter[int] = field(default_factory=Counter)
     busy: Counter[int] = field(default_factory=Counter)
     selected: Selected | None = None
+    begun: int = 0  # UIDNEXT before anything was sent
     first: bool = True
     sent: int = 0  # messages, in all attempts: whether there is progress
+    by_id: bool = True  # whether the server leaves Message-IDs as they are
     custom: bool = True  # whether the server keeps keywords that it does not list
 
     # ---- comparing
@@ -122,6 +124,7 @@ class FolderCopy:
         there = await connection.uids()
         self.mapping = await asyncio.to_thread(self.books.known, there)
         if self.first:
+            self.begun = self.selected.uidnext or max(there, default=0) + 1
             self.remembered = set(self.mapping)
             self.first = False
         missing = [key for key in self.books.keys if key not in self.mapping]
@@ -130,6 +133,9 @@ class FolderCopy:
         if missing and others:
             await self._recognise(connection, others, link=writable)
             missing = [key for key in missing if key not in self.mapping]
+            if any(key in self.accepted for key in missing):
+                await self._recognise_changed(missing, others, link=writable)
+                missing = [key for key in missing if key not in self.mapping]
         for key in missing:
             if key in self.accepted and key not in self.booked:  # sent again it might be there twice
                 self.booked.add(key)
@@ -137,7 +143,7 @@ class FolderCopy:
         return [key for key in missing if key not in self.booked]
 
     async def _recognise(self, connection: ImapConnection, others: "array[int]", *, link: bool) -> None:
-        by_id = connection.quirks.stable_message_id
+        by_id = self.by_id = connection.quirks.stable_message_id
         unseen = [uid for uid in others if uid not in self.foreign]
         if unseen:
             async for part in connection.facts(NumSet.of(unseen), envelope=True):
@@ -151,6 +157,31 @@ class FolderCopy:
                 presence.add(self.foreign[uid])
         known = self.mapping
         found = await asyncio.to_thread(lambda: presence.match(self.books.candidates(known, by_id=by_id)))
+        await self._meet(found, link=link)
+
+    async def _recognise_changed(self, missing: Sequence[int], others: "array[int]", *, link: bool) -> None:
+        """What the server took in this run without saying where to, and changed, in size or date.
+
+        As many as it took of what looks alike have come since the run began: these are they.
+        """
+        taken = set(self.mapping.values())
+        came: dict[bytes, list[int]] = {}
+        for uid in others:
+            if uid >= self.begun and uid not in taken and uid in self.foreign:
+                came.setdefault(self.foreign[uid].identity, []).append(uid)
+        wanted = set(missing) & self.accepted
+        sent: dict[bytes, list[int]] = {}
+        for ours in await asyncio.to_thread(lambda: list(self.books.candidates(self.mapping, by_id=self.by_id))):
+            if ours.key in wanted:
+                sent.setdefault(ours.identity, []).append(ours.key)
+        found: dict[int, int] = {}
+        for identity, keys in sent.items():
+            uids = came.get(identity, [])
+            if len(uids) == len(keys):
+                found.update(zip(keys, uids, strict=True))
+        await self._meet(found, link=link)
+
+    async def _meet(self, found: dict[int, int], *, link: bool) -> None:
         self.mapping |= found
         if link and found:
             rows = {row.key: row for row in await asyncio.to_thread(self.books.rows, list(found))}
