@@ -38,7 +38,7 @@ FLAGS: tuple[tuple[str, ...], ...] = (
 
 # Few messages make many batches, and waits take no time.
 TUNE = """
-import asyncio, time
+import asyncio, time, types
 from mailkeep.backup import books, imap_bodies, pop3_pull, pull_folder, push, sync
 pull_folder.BATCH_MESSAGES = pop3_pull.BATCH_MESSAGES = 4
 books.STEP = 3
@@ -46,7 +46,11 @@ passed = [0.0]
 async def sleep(seconds):
     passed[0] += seconds
     await asyncio.sleep(0)
-imap_bodies.Clock.__init__.__defaults__ = (lambda: time.time() + passed[0], sleep)
+def now():
+    return time.time() + passed[0]
+imap_bodies.Clock.__init__.__defaults__ = (now, sleep)
+push.time = types.SimpleNamespace(time=now, monotonic=time.monotonic)
+push.Push._pause = lambda self, seconds: sleep(seconds)
 pop3_pull.PAUSE_S = push.WAIT_FIRST_S = sync.WAIT_FIRST_S = 0.0
 """
 
