@@ -248,3 +248,18 @@ def test_a_folder_that_was_renamed_and_one_made_anew_with_its_name(below: bool, 
             assert len(archive.mailbox("Old work/A")) == 5
         report = archive.pull()
         assert (report.equal, report.total("fetched")) == (True, 0)
+
+
+def test_gmail_whose_all_mail_is_hidden_later_brings_nothing_twice(tmp_path: Path) -> None:
+    server = Faulty("gmail")
+    fill(server, 10)
+    with server, archive_of(server, tmp_path) as archive:
+        assert archive.pull().equal
+        server.mailboxes["[Gmail]/Alle Nachrichten"].selectable = False
+        fill(server, 2, first=50)
+        report = archive.pull()
+        assert (report.equal, report.total("fetched"), len(archive.mailbox("INBOX"))) == (True, 2, 12)
+        assert gone(archive) == 0
+        server.mailboxes["[Gmail]/Alle Nachrichten"].selectable = True
+        assert archive.pull().equal
+        assert len(archive.mailbox("INBOX")) == len(archive.mailbox("[Gmail]/Alle Nachrichten")) == 12

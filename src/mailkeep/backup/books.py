@@ -604,6 +604,15 @@ class Books:
         self.retired = list(retired)
         self.shelf = Shelf.of(ours for box in self.retired for ours in self._put_aside(box))
 
+    def shelve_copies(self) -> None:
+        """Gmail without its All Mail, all of a sudden: labels are folders now, of which we have copies already."""
+        copies = [
+            Ours((int(self.mailbox), each.uid), each.uid, each.internaldate, each.size, each.message_id, each.sha256)
+            for each in self.account.recognise(self.mailbox)
+            if each.live and each.origin is None
+        ]
+        self.shelf = Shelf.of([*self.shelf.left(), *copies])
+
     def _put_aside(self, retired: RemoteBox) -> Iterator[Ours]:
         rows = self.account.remote_uids(retired.id)
         waiting = [uid for uid, state in zip(rows.uids, rows.states, strict=True) if not state]

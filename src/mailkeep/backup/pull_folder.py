@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from mailkeep.backup import gmail
 from mailkeep.backup.books import Books, Row, clean_flags
 from mailkeep.backup.conveyor import Conveyor, labels_of
 from mailkeep.backup.imap_remote import Facts, ImapConnection, RemoteMailbox, Selected
@@ -88,6 +89,8 @@ class FolderPull:
             await in_thread(books.begin, selected.uidvalidity)
         if retired:
             await in_thread(books.fill_shelf, retired)
+        if way is Way.FIRST and books.labels is None and connection.has(gmail.EXTENSION):
+            await in_thread(books.shelve_copies)
         await in_thread(books.load)
         if books.policy.mirror and books.policy.allow_mass:
             await in_thread(books.remove_gone)
