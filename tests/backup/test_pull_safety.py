@@ -263,3 +263,11 @@ def test_gmail_whose_all_mail_is_hidden_later_brings_nothing_twice(tmp_path: Pat
         server.mailboxes["[Gmail]/Alle Nachrichten"].selectable = True
         assert archive.pull().equal
         assert len(archive.mailbox("INBOX")) == len(archive.mailbox("[Gmail]/Alle Nachrichten")) == 12
+
+
+def test_a_server_does_not_say_what_it_lacks_itself(tmp_path: Path) -> None:
+    with scene(tmp_path, 3) as (server, archive):
+        server.mailboxes["INBOX"].set_flags(1, {"\\Seen", "$Gone"})
+        server.mailboxes["INBOX"].add(numbered(9), flags=["$Gone", "Work"])
+        report = archive.pull()
+        assert (report.equal, gone(archive), report.total("gone")) == (True, 0, 0)

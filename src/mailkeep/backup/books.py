@@ -42,7 +42,10 @@ FILTERED_AGAIN: Final = frozenset((State.FILTERED, State.TOO_LARGE))
 
 
 def clean_flags(names: Iterable[str]) -> Flags:
-    """A server's flags as ours: \\Recent, and what cannot be kept as a flag here, left out; so many, not more."""
+    """A server's flags as ours: \\Recent, and what cannot be kept as a flag here, left out; so many, not more.
+
+    GONE is ours to say: a server may have it of mail that was copied there from an archive.
+    """
     if isinstance(names, frozenset) and sum(map(len, names)) <= 256:
         return _remembered(names)
     return _cleaned(names)
@@ -58,6 +61,7 @@ def _cleaned(names: Iterable[str]) -> Flags:
     for name in names:
         with suppress(ProtocolError):
             found.add(canonical(name))
+    found.discard(GONE)
     if len(found) > KEYWORDS_MAX:
         system = found.intersection(SYSTEM_FLAGS)
         found = system | set(sorted(found - system)[:KEYWORDS_MAX])

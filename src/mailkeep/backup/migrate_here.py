@@ -13,7 +13,7 @@ import asyncio
 import re
 import time
 from array import array
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from mailkeep.backup import names
-from mailkeep.backup.books import clean_flags
+from mailkeep.backup.books import GONE, clean_flags
 from mailkeep.backup.context import Context, until_stopped
 from mailkeep.backup.imap_remote import Body, ImapConnection, RemoteMailbox, Selected
 from mailkeep.backup.ledger import REMOVED_HERE, FolderLedger, RemoteReport
@@ -243,7 +243,7 @@ class MigrationHere:
     ) -> None:
         changes: dict[Flags, list[int]] = {}
         async for part in connection.listing(NumSet.of(ours)):
-            cleaned = [clean_flags(flags) for flags in part.flagsets]
+            cleaned = [_flags(flags) for flags in part.flagsets]
             for uid, index in zip(part.uids, part.flags, strict=True):
                 if uid in ours and self.account.flagset(ours[uid]).flags != cleaned[index]:
                     changes.setdefault(cleaned[index], []).append(uid)
@@ -306,7 +306,7 @@ class MigrationHere:
             if body.problem != "vanished":
                 ledger.book(body.uid, body.problem or "failed", body.detail)
             return None
-        flags = clean_flags(body.flags)
+        flags = _flags(body.flags)
         if not self.selection.takes_all_messages:
             data = body.data if isinstance(body.data, bytes) else None
             if self.selection.decide(Known(flags, body.internaldate, body.size, data=data)) is False:
@@ -379,6 +379,12 @@ class MigrationHere:
         for start in range(0, len(rows), STEP):
             with self.account.transaction() as transaction:
                 transaction.set_uidls(box.id, rows[start : start + STEP])
+
+
+def _flags(names: Iterable[str]) -> Flags:
+    """An archive that moves takes along what it says of its own source."""
+    given = frozenset(names)
+    return clean_flags(given) | given.intersection((GONE,))
 
 
 def match_uidls(
