@@ -14,6 +14,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 from mailkeep.backup import gmail
@@ -279,7 +280,8 @@ class FolderPull:
                 await self._book_known(connection, NumSet.of(here))
                 met = set(here)
                 fresh = array("I", [uid for uid in fresh if uid not in met])
-        wanted = array("I", sorted({*fresh, *due}))
+        rising = all(one < other for one, other in pairwise(fresh))
+        wanted = fresh if rising and not due else array("I", sorted({*fresh, *due}))
         if not wanted:
             return
         if len(books.shelf):
