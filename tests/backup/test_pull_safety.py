@@ -250,12 +250,22 @@ def test_a_folder_that_was_renamed_and_one_made_anew_with_its_name(below: bool, 
         assert (report.equal, report.total("fetched")) == (True, 0)
 
 
-def test_gmail_whose_all_mail_is_hidden_later_brings_nothing_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_gmail_whose_all_mail_is_hidden_later_brings_nothing_twice(
+    killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise StoreFull("no room")
+
     server = Faulty("gmail")
     fill(server, 10)
     with server, archive_of(server, tmp_path) as archive:
         assert archive.pull().equal
         server.mailboxes["[Gmail]/Alle Nachrichten"].selectable = False
+        if killed:
+            with monkeypatch.context() as patched:
+                patched.setattr(books.Books, "adopt", broken)
+                assert not archive.pull().equal
         fill(server, 2, first=50)
         report = archive.pull()
         assert (report.equal, report.total("fetched"), len(archive.mailbox("INBOX"))) == (True, 2, 12)

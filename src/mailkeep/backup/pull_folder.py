@@ -90,7 +90,7 @@ class FolderPull:
             await in_thread(books.begin, selected.uidvalidity)
         if retired:
             await in_thread(books.fill_shelf, retired)
-        if way is Way.FIRST and books.labels is None and connection.has(gmail.EXTENSION):
+        if not books.cursor.complete and books.labels is None and connection.has(gmail.EXTENSION):
             await in_thread(books.shelve_copies)
         await in_thread(books.load)
         if books.policy.mirror and books.policy.allow_mass:
