@@ -223,7 +223,7 @@ def test_a_full_target_ends_the_run_and_says_so(store: Store, account: Account) 
         remote = fresh_remote(store, server)
         report = run(store, account, remote)
         assert report.stopped is not None and "no more room" in report.stopped and not report.equal
-        assert report.counted("missing") == {"not fetched yet": 50}
+        assert report.counted("missing") == {"not sent yet": 50}
 
 
 # ---- cut, killed, and gone on

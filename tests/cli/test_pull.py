@@ -69,6 +69,16 @@ def test_filters_that_take_no_folder_are_told(data: str, capsys: Printed) -> Non
     assert "the filters take none of its folders; there are INBOX" in capsys.readouterr().err
 
 
+def test_an_error_is_told_though_quiet_was_asked_for_and_nothing_else(
+    server: Faulty, data: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.change(login_refused="[AUTHENTICATIONFAILED] no")
+    assert run(["pull", "--quiet", "--data", data]) == 77
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"{NAME}: 127.0.0.1 refused the log-in")
+
+
 def test_status_says_when_and_how_much(server: Faulty, data: str, capsys: Printed) -> None:
     assert run(["status", "--data", data]) == 0
     assert "never" in capsys.readouterr().out

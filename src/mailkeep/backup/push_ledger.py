@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from mailkeep.backup.ledger import NOT_REACHED, Missing
+from mailkeep.backup.ledger import Missing
 from mailkeep.errors import MailkeepError
 from mailkeep.jobs.progress import FAULTS_KEPT_MAX
 
@@ -17,6 +17,7 @@ LONG_LINE: Final = "has a line longer than the server takes"
 UNREADABLE: Final = "cannot be read here"
 CUT: Final = "the server cuts the connection"
 NOT_FOUND: Final = "taken by the server, but not found there"
+NOT_SENT: Final = "not sent yet"  # the run was stopped before, or the folder failed
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class FolderPush:
         """The last step: what is neither there nor booked was not reached."""
         left = self.chosen - self.there - sum(self.missing.values())
         if left > 0:
-            self.missing[NOT_REACHED] += left
+            self.missing[NOT_SENT] += left
 
     @property
     def equal(self) -> bool:

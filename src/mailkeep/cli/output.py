@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from mailkeep import config, errors
+from mailkeep import config, errors, log
 
 if TYPE_CHECKING:
     from mailkeep.jobs.progress import Progress
@@ -83,7 +83,11 @@ class Out:
 
     def warn(self, text: str) -> None:
         if not self.quiet:
-            click.echo("\n".join(map(shown, text.split("\n"))), err=True)
+            self.error(text)
+
+    def error(self, text: str) -> None:
+        """Why something could not be done: said whatever was asked for."""
+        click.echo("\n".join(map(shown, text.split("\n"))), err=True)
 
     def facts(self, facts: Any) -> None:
         """For programs: the one object of --json."""
@@ -159,6 +163,8 @@ def common(command: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(command)
     def called(*, data: Path | None, file: Path | None, as_json: bool, quiet: bool, debug: bool, **own: Any) -> int:
+        # A command says itself what came of it; the log is for servers, which set it as they are configured.
+        log.configure(level="debug" if debug else "warning")
         return command(Call(Out(as_json, quiet), data, file, debug), **own)
 
     options = (

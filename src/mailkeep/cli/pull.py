@@ -197,7 +197,7 @@ class Runner:
         speaks = code != OK or sys.stdout.isatty() or sys.stderr.isatty() or self.out.json
         if speaks:
             for report in reports:
-                if not self.wish.proves:
+                if not self.wish.proves and got_in(report):
                     self.out.say(summary_line(report))
                 tell_report(self.out, report)
         self.out.facts({"event": "done", "code": code, "remotes": [report.facts() for report in reports]})
@@ -210,6 +210,11 @@ class Runner:
         if len(reports) == 1 and failures[0] is not None:
             return exit_code(failures[0])
         return OK if all(report.equal and not takes_none(report) for report in reports) else SOME_FAILED
+
+
+def got_in(report: "RemoteReport") -> bool:
+    """Whether there is anything to say of the server's folders."""
+    return report.error is None or bool(report.folders)
 
 
 def takes_none(report: "RemoteReport") -> bool:
@@ -255,9 +260,10 @@ def tell_report(out: Out, report: "RemoteReport") -> None:
     for folder in report.folders:
         if folder.error is not None:
             out.warn(f"{report.remote}: {folder.name}: {folder.error}")
-    for text in (report.error, report.stopped):
-        if text:
-            out.warn(f"{report.remote}: {text}")
+    if report.error:
+        out.error(f"{report.remote}: {report.error}")
+    if report.stopped:
+        out.warn(f"{report.remote}: {report.stopped}")
 
 
 def write_report(path: Path, reports: "Sequence[RemoteReport]") -> None:
@@ -357,7 +363,7 @@ class _Drawing:
                 counted = (progress.items, max(progress.items_total, progress.items), progress.done)
                 before = self._rested.get(name, (0, 0, 0))
                 self._seen[name] = (counted[0] - before[0], counted[1] - before[1], counted[2] - before[2])
-                self._update(task, self._seen[name], shown(progress.what)[:40])
+                self._update(task, self._seen[name], "" if progress.what == name else shown(progress.what)[:40])
                 if self._all is not None:
                     items, total, size = (sum(column) for column in zip(*self._seen.values(), strict=True))
                     self._update(self._all, (items, total, size), "")
@@ -427,7 +433,7 @@ def verify_against(call: Call, names: tuple[str, ...]) -> int:
     with opened(call.settings()) as store:
         runner = Runner(call.out, store, Wish(None, None, retry=False, watch=False, report=None, proves=True))
         reports = runner.run(chosen_remotes(store, names, everything=False))
-        for report in reports:
+        for report in filter(got_in, reports):
             sizes = f"{report.total('kept'):,} of {report.total('server'):,} messages are here"
             call.out.say(f"{report.remote}: {sizes}; {_differences(report)}, in {report.seconds:.1f} s.")
         return runner.tell(reports)

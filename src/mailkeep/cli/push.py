@@ -23,7 +23,7 @@ from mailkeep.cli.output import (
     plural,
     shown,
 )
-from mailkeep.cli.pull import bars, summary_line, tell_report
+from mailkeep.cli.pull import bars, got_in, summary_line, tell_report
 from mailkeep.cli.running import run_until_done
 from mailkeep.cli.selection import selection_options
 from mailkeep.errors import AccountMissing, UsageError
@@ -143,7 +143,8 @@ def _migrate(
             return await run_migration(context, old, new, pushing=second)
 
         done, interrupted = run_until_done(out, work, stop=stop)
-    out.say(summary_line(done.pulled))
+    if got_in(done.pulled):
+        out.say(summary_line(done.pulled))
     tell_report(out, done.pulled)
     tell_push(out, done.pushed)
     failure = done.pulled.failure or done.pushed.failure
@@ -179,7 +180,8 @@ def _migrate_here(
             return await migrate_here(context, remote, account, pop3=door)
 
         report, interrupted = run_until_done(out, work, stop=stop)
-    out.say(summary_line(report))
+    if got_in(report):
+        out.say(summary_line(report))
     tell_report(out, report)
     code = OK if report.equal else exit_code(report.failure) if report.failure is not None else SOME_FAILED
     code = INTERRUPTED if interrupted else code
@@ -238,7 +240,9 @@ def code_of(report: "PushReport") -> int:
 def tell_push(out: Out, report: "PushReport") -> None:
     """For people: what was done or would be, and all that is not kept, with the reasons."""
     copied, size = report.total("copied"), human_size(report.total("copied_bytes"))
-    if report.planned:
+    if report.error is not None and not report.folders:
+        pass  # it is all that there is to say
+    elif report.planned:
         out.say(f"{report.remote or report.host}: {plural(copied, 'message')} ({size}) to copy{_duration(report)}.")
         rows: list[list[object]] = [
             [each.mailbox, each.name + ("" if each.exists else " (new)"), each.copied, human_size(each.copied_bytes)]
@@ -269,9 +273,10 @@ def tell_push(out: Out, report: "PushReport") -> None:
         if folder.error is not None:
             out.warn(f"{report.remote}: {folder.name}: {folder.error}")
     later = f", from {datetime.fromtimestamp(report.resume_at):%Y-%m-%d %H:%M} on" if report.resume_at else ""
-    for text in (report.error, report.stopped):
-        if text:
-            out.warn(f"{report.remote}: {text}{later}")
+    if report.error:
+        out.error(f"{report.remote or report.host}: {report.error}{later}")
+    if report.stopped:
+        out.warn(f"{report.remote}: {report.stopped}{later}")
 
 
 def _duration(report: "PushReport") -> str:

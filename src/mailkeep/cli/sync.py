@@ -176,7 +176,8 @@ def summary_line(report: "SyncReport") -> str:
 
 def tell_report(out: Out, report: "SyncReport") -> None:
     """For people."""
-    out.say(summary_line(report))
+    if report.error is None or report.folders:
+        out.say(summary_line(report))
     for text in (*report.actions, *report.notes)[:SHOWN]:
         out.say(shown(f"  {text}"))
     for folder in report.folders:
@@ -187,6 +188,7 @@ def tell_report(out: Out, report: "SyncReport") -> None:
                 out.warn(shown(f"{report.remote}: {folder.name} UID {each.uid}: {each.reason}: {each.detail}"))
         if folder.error is not None:
             out.warn(shown(f"{report.remote}: {folder.name}: {folder.error}"))
-    for problem in (report.error, report.stopped):
-        if problem:
-            out.warn(f"{report.remote}: {problem}")
+    if report.error:
+        out.error(f"{report.remote}: {report.error}")
+    if report.stopped:
+        out.warn(f"{report.remote}: {report.stopped}")
