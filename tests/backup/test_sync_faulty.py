@@ -11,11 +11,12 @@ import pytest
 
 from mailkeep.backup import sync as syncing
 from mailkeep.backup.context import Context
+from mailkeep.backup.pull import pull
 from mailkeep.backup.settings import Settings, find_remote, pack
 from mailkeep.errors import UsageError
 from mailkeep.testing import Break, Faulty, Ill
 from mailkeep.testing.faults import FULL
-from tests.backup.two_sides import DATE, DEFAULTS, Here, Message
+from tests.backup.two_sides import DATE, DEFAULTS, NAME, Here, Message
 from tests.messages import numbered
 from tests.server import run_command
 
@@ -155,6 +156,24 @@ def test_an_account_that_loses_a_little_of_every_folder_at_once_is_asked_about(b
     left = sum(len(here.uids(name)) if side == "there" else len(server.mailboxes[name]) for name in names)
     assert left == 80
     assert here.sync(allow_mass=True).equal
+
+
+def test_uids_that_begin_anew_under_the_same_uidvalidity_are_left_to_a_pull(both: Both) -> None:
+    server, here = both()
+    fill(server, "INBOX", *range(8))
+    here.settle()
+    inbox = server.mailboxes["INBOX"]
+    inbox.messages.clear()
+    inbox.uidnext = 1
+    fill(server, "INBOX", *range(100, 105))
+    report = here.sync()
+    assert not report.equal
+    assert (len(here.uids("INBOX")), len(inbox)) == (8, 5), "nothing is removed, and nothing taken for another"
+    context = Context(here.store)
+    assert asyncio.run(pull(context, find_remote(here.store, NAME))).equal
+    here.settle()
+    assert {data for data, _, _ in here.mailbox("INBOX")} >= {numbered(n) for n in (*range(8), *range(100, 105))}
+    assert len(inbox) == 5
 
 
 def test_a_deletion_of_most_of_a_folder_here_is_asked_about_too(both: Both) -> None:

@@ -36,6 +36,11 @@ async def look(connection: ImapConnection, books: SyncBooks, folder: Folder) -> 
         raise RemoteError("the server gives the folder no UIDVALIDITY, so nothing in it can be told again")
     if selected.uidvalidity != folder.box.uidvalidity:
         folder.box = await asyncio.to_thread(books.begin, folder.box, selected.uidvalidity)
+    elif 0 < selected.uidnext < folder.box.uidnext:
+        raise RemoteError(
+            "the server counts UIDs from a lower one again, so one may be another message now; "
+            "`mailkeep pull` finds out, then this goes on"
+        )
     folder.permanent = selected.permanentflags
     folder.custom = connection.quirks.custom_keywords
     await asyncio.to_thread(books.load_base, folder)
