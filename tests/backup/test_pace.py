@@ -2,10 +2,21 @@
 
 import pytest
 
-from mailkeep.backup.pace import HINT_MAX_S, Limits, Pace, hint_s, is_passing, limits_of, refusal
+from mailkeep.backup.pace import (
+    ATTEMPTS_MAX,
+    HINT_MAX_S,
+    WAIT_MAX_S,
+    Limits,
+    Pace,
+    Patience,
+    hint_s,
+    is_passing,
+    limits_of,
+    refusal,
+)
 from mailkeep.backup.quirks import Quirks
 from mailkeep.backup.settings import Settings
-from mailkeep.errors import RemoteBusy, RemoteError
+from mailkeep.errors import RemoteBusy, RemoteError, Unreachable
 
 NOW = 1_769_000_400.0  # a full hour
 PLAIN = Quirks()
@@ -165,3 +176,16 @@ def test_the_narrower_limit_holds() -> None:
     assert limits_of(quirks, mine) == Limits(1, 1, 4, 500)
     assert limits_of(quirks, direction="imap_up") == Limits(2, 1, 4, None)
     assert limits_of(Quirks(max_connections=1)).connections == 1
+
+
+def test_patience_grows_begins_anew_and_ends() -> None:
+    error = RemoteBusy("later")
+    patience = Patience(1.0, 0)
+    assert [patience.after(error, 0) for _ in range(4)] == [1, 2, 4, 8]
+    assert patience.after(error, 10) == 1, "something came meanwhile"
+    assert patience.after(RemoteBusy("later", retry_after_s=60), 10) == 60
+    with pytest.raises(RemoteBusy):
+        patience.after(RemoteBusy("later", retry_after_s=WAIT_MAX_S + 1), 10)
+    patience = Patience(1.0, 0, ATTEMPTS_MAX - 1)
+    with pytest.raises(Unreachable):
+        patience.after(Unreachable("away"), 0)

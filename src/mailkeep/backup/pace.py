@@ -16,14 +16,16 @@ from typing import Final, Literal
 
 from mailkeep.backup.quirks import Quirks
 from mailkeep.backup.settings import Settings
-from mailkeep.errors import RemoteBusy, RemoteError
+from mailkeep.errors import MailkeepError, RemoteBusy, RemoteError
 
 WINDOW_FIRST: Final = 50
-WINDOW_MAX: Final = 200  # messages of one FETCH; more does not help (DESIGN section 4)
+WINDOW_MAX: Final = 200  # messages of one FETCH; more does not help
 DEPTH: Final = 3  # windows in flight
 CONNECTIONS_MAX: Final = 4
 NEAR_S: Final = 0.005  # a round trip below this needs no second connection
 BACKOFF_FIRST_S: Final = 1.0
+ATTEMPTS_MAX: Final = 5  # without any progress between them
+WAIT_MAX_S: Final = 300.0  # a server that asks for more is left for the next run
 BACKOFF_MAX_S: Final = 900.0
 HINT_MAX_S: Final = 3600.0  # a server that asks for more is asked again after this
 HOUR_S: Final = 3600
@@ -278,3 +280,23 @@ def _whole(value: object, low: int, high: int, otherwise: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         return otherwise
     return max(low, min(high, value))
+
+
+@dataclass(slots=True)
+class Patience:
+    """How long to wait before something is tried again: twice as long each time, anew after any progress."""
+
+    first_s: float
+    progress: int  # of whatever is counted, when it was begun
+    attempts: int = 0
+
+    def after(self, error: MailkeepError, progress: int) -> float:
+        """Seconds to wait. Raises the error after enough attempts, or where the server asks for more time than that."""
+        self.attempts = 1 if progress > self.progress else self.attempts + 1
+        self.progress = progress
+        wait_s: float = self.first_s * 2 ** (self.attempts - 1)
+        if isinstance(error, RemoteBusy) and error.retry_after_s is not None:
+            wait_s = max(wait_s, error.retry_after_s)
+        if self.attempts >= ATTEMPTS_MAX or wait_s > WAIT_MAX_S:
+            raise error
+        return wait_s

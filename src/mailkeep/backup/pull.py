@@ -25,7 +25,7 @@ from mailkeep.backup.imap_bodies import RunPaused
 from mailkeep.backup.imap_remote import ImapConnection, Pool, RemoteMailbox, open_imap
 from mailkeep.backup.ledger import FolderLedger, RemoteReport
 from mailkeep.backup.login import secret_of
-from mailkeep.backup.pace import Pace, limits_of
+from mailkeep.backup.pace import WAIT_MAX_S, Pace, Patience, limits_of
 from mailkeep.backup.plan import Abilities, Difference, Folder, Renamed, Said, Way, choose, find_renamed, is_mass
 from mailkeep.backup.pull_folder import FolderPull, Wanted, abilities, in_thread
 from mailkeep.backup.quirks import quirks_for
@@ -54,12 +54,10 @@ from mailkeep.store.renderer import Renderer
 
 _log = log.get("backup")
 
-ATTEMPTS_MAX: Final = 5  # of a folder without a message between them
 LOOKS_MAX: Final = 3  # at the list of folders
 WAIT_FIRST_S: Final = 1.0  # doubled each time
 BINS: Final = ("\\Trash", "\\Junk")
 MANY: Final = 500  # messages that make a child process worth its start
-WAIT_MAX_S: Final = 300.0  # a server that asks for more is left for the next run
 
 
 @dataclass(slots=True)
@@ -346,7 +344,7 @@ def _settle(books: Books) -> None:
 
 async def _persist(run: Run, one: FolderPull) -> None:
     """One folder, again and again while that makes sense."""
-    attempt, before = 0, one.progress
+    patience = Patience(WAIT_FIRST_S, one.progress)
     while True:
         try:
             async with run.pool.connection() as connection:
@@ -356,13 +354,7 @@ async def _persist(run: Run, one: FolderPull) -> None:
         except RunPaused:
             raise
         except (RemoteBusy, Unreachable, ProtocolError) as error:
-            attempt = 1 if one.progress > before else attempt + 1
-            before = one.progress
-            wait_s = WAIT_FIRST_S * 2 ** (attempt - 1)
-            if isinstance(error, RemoteBusy) and error.retry_after_s is not None:
-                wait_s = max(wait_s, error.retry_after_s)
-            if attempt >= ATTEMPTS_MAX or wait_s > WAIT_MAX_S:
-                raise
+            wait_s = patience.after(error, one.progress)
             one.books.ledger.notes.append(f"tried again after {wait_s:.0f} s: {error.text}")
         except asyncio.CancelledError:
             await in_thread(_settle, one.books)

@@ -21,6 +21,7 @@ from mailkeep import log
 from mailkeep.backup.context import Context
 from mailkeep.backup.imap_remote import Appended, Body, ImapConnection, Pool
 from mailkeep.backup.merge import Gone, Key, Place, Plan, Survey, Upload, is_mass, merge, survey
+from mailkeep.backup.pace import WAIT_MAX_S, Patience
 from mailkeep.backup.pull import pool_of
 from mailkeep.backup.pull_folder import theirs_of
 from mailkeep.backup.recognise import Ours, Shelf
@@ -53,9 +54,7 @@ from mailkeep.wire import imap_command as command
 _log = log.get("backup")
 
 ROUNDS_MAX: Final = 12  # a side that changes faster than that is met again in the next run
-ATTEMPTS_MAX: Final = 5  # without any progress between them
 WAIT_FIRST_S: Final = 1.0  # doubled each time
-WAIT_MAX_S: Final = 300.0
 BATCH_MESSAGES: Final = 100
 BATCH_BYTES: Final = 8 << 20
 LOOK_HERE_S: Final = 1.0  # between two glances at our own counters, while following
@@ -149,8 +148,7 @@ def check_possible(context: Context, remote: Remote, account: Account) -> None:
 
 async def _persist(run: Run, pool: Pool) -> None:
     """Rounds until one finds nothing to do, over connections that may be cut."""
-    attempt, before = 0, run.done
-    rounds = 0
+    patience, rounds = Patience(WAIT_FIRST_S, run.done), 0
     while rounds < ROUNDS_MAX:
         run.check()
         try:
@@ -162,15 +160,9 @@ async def _persist(run: Run, pool: Pool) -> None:
                     run.report.finished = not run.planned
                     return
         except (RemoteBusy, Unreachable, ProtocolError) as error:
-            attempt = 1 if run.done > before else attempt + 1
-            before = run.done
-            wait_s = WAIT_FIRST_S * 2 ** (attempt - 1)
-            if isinstance(error, RemoteBusy) and error.retry_after_s is not None:
-                wait_s = max(wait_s, error.retry_after_s)
-            if attempt >= ATTEMPTS_MAX or wait_s > WAIT_MAX_S:
-                raise
+            wait_s = patience.after(error, run.done)
             _log.info("trying again", remote=run.remote.name, seconds=wait_s, error=error.text)
-            if attempt > 1 or wait_s > WAIT_FIRST_S:
+            if patience.attempts > 1 or wait_s > WAIT_FIRST_S:
                 await _pause(run.context, wait_s)
     run.report.note("both sides change while they are compared: run it again")
 
