@@ -17,7 +17,7 @@ import cchardet
 
 Buffer = bytes | mmap.mmap | memoryview
 
-# A header over this is not looked into any further; the bytes stay (see DESIGN section 8 for the reason).
+# A header over this is not looked into any further; the bytes stay.
 HEADER_MAX = 10 << 20
 
 _BLANK_LINE = re.compile(rb"\n\r?\n")

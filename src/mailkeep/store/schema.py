@@ -3,7 +3,7 @@
 The tables are in sql/NAME_NNN.sql; `user_version` says how many of them a file has seen. Knows pragmas and versions,
 not what the rows are for.
 
-Two sync levels are used on the same connection (DESIGN section 3): FULL for what adds, places, moves or removes mail;
+Two sync levels are used on the same connection: FULL for what adds, places, moves or removes mail;
 NORMAL for flags, which in WAL mode writes without a sync: safe from a killed process at once.
 """
 

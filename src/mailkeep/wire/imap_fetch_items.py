@@ -15,7 +15,7 @@ Asked = tuple[tuple[FetchItem, ...], int | None, bool]  # items, CHANGEDSINCE, V
 
 ITEMS_MAX = 1000  # in one list: clients that ask for each part by itself name some dozens
 FIELD_LISTS_MAX = 32  # of HEADER.FIELDS among them
-DEPTH_MAX = 100  # no message has more levels (DESIGN: nesting 100)
+DEPTH_MAX = 100  # no message has more levels
 
 _ATTRIBUTES = frozenset(
     [
