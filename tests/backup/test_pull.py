@@ -141,6 +141,31 @@ def test_another_uidvalidity_fetches_only_what_is_unknown(source: Source, archiv
     assert (again.total("fetched"), again.total("recognised"), again.total("gone")) == (0, 0, 5)
 
 
+def test_our_own_server_is_believed_which_message_is_which(tmp_path: Path) -> None:
+    """It speaks OBJECTID. Without Message-IDs, of one date and one size, messages are known by that alone."""
+    mail = [b"From: a@example.org\r\nSubject: the same\r\n\r\n%06d\r\n" % number for number in range(20)]
+    with Server(tmp_path / "there", users={"ann@example.org": "secret"}) as server:
+        source = Source(server.port("imap"), "ann@example.org", "secret")
+        archive = Archive(tmp_path / "here", server.port("imap"), user="ann@example.org", password="secret")
+        try:
+            source.create("Box")
+            for each in mail:
+                source.add("Box", [each])
+            assert archive.pull().equal
+            source.client.delete("Box")
+            source.create("Box")
+            for each in reversed(mail):
+                source.add("Box", [each])
+            source.store("Box", "1", "+FLAGS", r"(\Seen)")
+            report = archive.pull()
+            assert report.equal, report.facts()
+            assert (report.total("fetched"), report.total("recognised")) == (0, 20)
+            assert [data for data, _, flags in archive.mailbox("Box") if "\\Seen" in flags] == [mail[-1]]
+        finally:
+            source.close()
+            archive.close()
+
+
 def test_a_renamed_folder_is_renamed_here(source: Source, archive: Archive) -> None:
     source.create("Old")
     source.create("Old/Sub")

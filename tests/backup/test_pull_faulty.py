@@ -194,6 +194,35 @@ def test_a_changing_uidvalidity_costs_no_second_copy(tmp_path: Path) -> None:
         assert not any("$Gone" in flags for _, _, flags in archive.mailbox("INBOX"))
 
 
+def anonymous(number: int) -> bytes:
+    """No Message-ID, and as long as the others."""
+    return b"From: a@example.org\r\nSubject: the same\r\n\r\n%06d\r\n" % number
+
+
+def test_a_servers_own_identities_are_kept_and_spare_the_second_download(tmp_path: Path) -> None:
+    server = Faulty("gmail")
+    home = next(box for box in server.mailboxes.values() if box.special_use == "\\All")
+    for number in range(30):
+        home.add(anonymous(number), date=1_700_000_000)
+    with server, archive_of(server, tmp_path) as archive:
+        assert pulled(archive).equal
+        ours = home.name.replace(".", "/")
+        before = archive.mailbox(ours)
+        assert len(before) == 30
+        for uid in list(home.messages)[::2]:
+            home.set_flags(uid, {"\\Seen"})
+        archive.pull()  # rows are written anew for their flags: the identity stays
+        for _ in range(2):
+            home.renumber()
+            bytes_before = server.body_bytes
+            report = pulled(archive)
+            assert report.equal, report.facts()
+            assert server.body_bytes == bytes_before
+            assert report.total("recognised") == 30
+            assert [data for data, _, _ in archive.mailbox(ours)] == [data for data, _, _ in before]
+            assert not any("$Gone" in flags for _, _, flags in archive.mailbox(ours))
+
+
 def test_where_sizes_lie_content_tells_after_a_renumbering(tmp_path: Path) -> None:
     server = Faulty("exchange")
     fill(server, 12)

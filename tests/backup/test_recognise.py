@@ -2,7 +2,16 @@
 
 from array import array
 
-from mailkeep.backup.recognise import Ours, Shelf, Theirs, retired_name, sample, unretired
+from mailkeep.backup.recognise import (
+    Ours,
+    Shelf,
+    Theirs,
+    identity_of,
+    read_identity,
+    retired_name,
+    sample,
+    unretired,
+)
 
 
 def ours(uid: int, *, date: int = 1000, size: int = 50, message_id: str | None = "<a@x>", **more: object) -> Ours:
@@ -44,6 +53,27 @@ def test_an_identity_of_the_server_is_surer_than_anything() -> None:
     assert found is not None
     assert found.place == (1, 2)
     assert shelf.take(Theirs(10, 1000, 50, "<a@x>", "E3")) is None, "alike, but the server says it is another"
+
+
+def test_an_identity_that_was_given_to_another_message_is_not_believed() -> None:
+    """As by a server that counts them, after it counted anew."""
+    shelf = Shelf.of([ours(1, identity="E:M1"), ours(2, message_id=None, identity="E:M2")])
+    assert shelf.take(Theirs(7, 1001, 50, "<a@x>", "E:M1")) is None
+    assert shelf.take(Theirs(7, 1000, 51, "<a@x>", "E:M1")) is None
+    assert shelf.take(Theirs(7, 1000, 50, "<b@x>", "E:M1")) is None
+    assert shelf.take(Theirs(8, 1000, 50, "<c@x>", "E:M2")) is not None, "what is not known is no contradiction"
+    assert shelf.take(Theirs(7, None, 50, "<a@x>", "E:M1")) is not None
+
+
+def test_identities_are_told_from_all_else() -> None:
+    assert identity_of({"EMAILID": "M6d99ac3275bb4e", "X-GM-MSGID": 5}) == "E:M6d99ac3275bb4e"
+    assert identity_of({"X-GM-MSGID": 1278455344230334865}) == "G:1278455344230334865"
+    assert (
+        identity_of({}) is identity_of({"EMAILID": None}) is identity_of({"EMAILID": "removed by the mirror"}) is None
+    )
+    assert identity_of({"EMAILID": "M" * 256}) is None, "longer than RFC 8474 has it"
+    assert read_identity("E:M1") == "E:M1"
+    assert read_identity(None) is read_identity("2 refused") is read_identity("E:M1 and more") is None
 
 
 def test_equal_bytes_are_the_message_itself() -> None:

@@ -11,7 +11,7 @@ nothing when that is known, and after a changed UIDVALIDITY content decides befo
 
 import functools
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -21,7 +21,7 @@ import msgspec
 from mailkeep.backup.gmail import Labels
 from mailkeep.backup.ledger import REASONS, REMOVED_HERE, RETRIES_MAX, FolderLedger
 from mailkeep.backup.plan import Difference, Kept, is_mass
-from mailkeep.backup.recognise import Ours, Shelf, retired_name
+from mailkeep.backup.recognise import Ours, Shelf, read_identity, retired_name
 from mailkeep.errors import LimitReached, MailboxMissing, ProtocolError
 from mailkeep.mail.flags import SYSTEM_FLAGS, Flags, canonical
 from mailkeep.mail.ids import MailboxId
@@ -112,7 +112,10 @@ class Policy:
 
 @dataclass(slots=True)
 class Row:
-    """One message that is to be put on the books. `staged` None: not kept, for the reason that `state` gives."""
+    """One message that is to be put on the books. `staged` None: not kept, for the reason that `state` gives.
+
+    `detail` of one that is kept is the server's identity of it, see `recognise.identity_of`.
+    """
 
     uid: int
     flags: Flags
@@ -455,10 +458,12 @@ class Books:
                 booked = [(uid, flags, State(states.get(uid, 0)), None) for uid, flags in part]
                 self._put_rows(transaction, [row for row in booked if row[2] not in RETRIED])
 
-    def book_known(self, facts: Sequence[tuple[int, Flags]]) -> None:
-        """Messages that are here by their origin and have no row: give them one, and the server's flags."""
+    def book_known(self, facts: Sequence[tuple[int, Flags, str | None]]) -> None:
+        """Messages that are here by their origin and have no row: (UID, flags, identity) as the server has them."""
         self.ledger.recognised += len(facts)
-        self.change_flags(facts)
+        with self.account.transaction(durable=False) as transaction:
+            self._put_rows(transaction, [(uid, flags, State.KEPT, identity) for uid, flags, identity in facts])
+        self.change_flags([(uid, flags) for uid, flags, _ in facts])
 
     def apply(self, difference: Difference) -> None:
         """What vanished is marked (or, in a mirror, removed); what came back is unmarked.
@@ -620,6 +625,7 @@ class Books:
     def _put_aside(self, retired: RemoteBox) -> Iterator[Ours]:
         rows = self.account.remote_uids(retired.id)
         waiting = [uid for uid, state in zip(rows.uids, rows.states, strict=True) if not state]
+        noted = {uid: read_identity(detail) for uid, _, _, detail in self.account.remote_rows(retired.id) if detail}
         mirrored = {uid for uid, gone in zip(rows.uids, rows.gone, strict=True) if gone}
         origins = [origin_of(self.policy.remote, self.name, retired.uidvalidity, uid) for uid in waiting]
         mailboxes = {place.mailbox for place in self.account.find_origins(origins).values()}
@@ -636,15 +642,16 @@ class Books:
                         continue  # removed here because the server had; if it has it again, it is to come again
                     place = (int(mailbox), message.uid)
                     facts = (message.internaldate, message.size, message.message_id, message.sha256)
-                    yield Ours(place, old_uid, *facts, live=bool(message.live), box=retired.id)
+                    live = bool(message.live)
+                    yield Ours(place, old_uid, *facts, identity=noted.get(old_uid), live=live, box=retired.id)
 
-    def adopt(self, pairs: Sequence[tuple[Ours, int, Flags]]) -> None:
-        """(ours, new UID, the server's flags): what was recognised without fetching it."""
+    def adopt(self, pairs: Sequence[tuple[Ours, int, Flags]], identities: Mapping[int, str | None]) -> None:
+        """(ours, new UID, the server's flags): what was recognised without fetching it. `identities` by new UID."""
         for start in range(0, len(pairs), STEP):
             part = pairs[start : start + STEP]
             with self.account.transaction() as transaction:
                 self._rekey(transaction, part)
-                self._put_rows(transaction, [(uid, flags, State.KEPT, None) for _, uid, flags in part])
+                self._put_rows(transaction, [(uid, flags, State.KEPT, identities.get(uid)) for _, uid, flags in part])
         self.ledger.recognised += len(pairs)
 
     def _rekey(self, transaction: Transaction, pairs: Sequence[tuple[Ours, int, Flags]]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from mailkeep.backup.books import Books, Row, clean_flags, tried
 from mailkeep.backup.imap_remote import Body
+from mailkeep.backup.recognise import identity_of
 from mailkeep.mail.flags import Flags
 from mailkeep.mail.selection import Known, Need, Selection
 from mailkeep.store.remotes import State
@@ -143,9 +144,10 @@ class Conveyor:
             state = STATES.get(body.problem or "", State.FAILED)
             detail = body.detail or (f"{body.size:,} bytes" if body.size and state is State.TOO_LARGE else None)
             return Row(body.uid, flags, state=state, detail=tried(tries, detail))
-        row = Row(body.uid, flags, body.internaldate, staged=staged, labels=labels_of(body.values))
+        identity, labels = identity_of(body.values), labels_of(body.values)
+        row = Row(body.uid, flags, body.internaldate, detail=identity, staged=staged, labels=labels)
         if self.selection.need() > Need.FACTS and not self._takes(body, flags, staged.data()):
-            row.state = State.FILTERED
+            row.state, row.detail = State.FILTERED, None
             staged.close()
             row.staged = None
         return row

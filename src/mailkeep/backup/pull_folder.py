@@ -13,7 +13,7 @@ import contextlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, TypeVar
 
@@ -35,7 +35,7 @@ from mailkeep.backup.plan import (
     turn,
 )
 from mailkeep.backup.quirks import Quirks
-from mailkeep.backup.recognise import Theirs
+from mailkeep.backup.recognise import Theirs, identity_of
 from mailkeep.mail.flags import Flags
 from mailkeep.mail.numset import NumSet
 from mailkeep.mail.selection import Need, Selection
@@ -295,9 +295,8 @@ class FolderPull:
 
     async def _book_known(self, connection: ImapConnection, here: NumSet) -> None:
         books = self.books
-        items = ("X-GM-LABELS",) if books.labels is not None else ()
-        async for part in connection.facts(here, items=items):
-            known = [(facts.uid, clean_flags(facts.flags)) for facts in part]
+        async for part in connection.facts(here, items=items_of(connection)):
+            known = [(facts.uid, clean_flags(facts.flags), identity_of(facts.values)) for facts in part]
             if books.labels is not None:
                 labelled = [(each.uid, labels_of(each.values), clean_flags(each.flags)) for each in part]
                 await in_thread(books.follow_labels, labelled)
@@ -306,16 +305,18 @@ class FolderPull:
     async def _recognise(self, connection: ImapConnection, uids: "array[int]") -> "array[int]":
         """Take what is surely ours from the shelf; the UIDs that are left."""
         books, left = self.books, array("I")
-        items = tuple(name for name, needs in ITEMS.items() if connection.has(needs))
-        async for part in connection.facts(NumSet.of(uids), envelope=True, items=items):
-            pairs = []
+        async for part in connection.facts(NumSet.of(uids), envelope=True, items=items_of(connection)):
+            pairs, identities = [], {facts.uid: identity_of(facts.values) for facts in part}
+            # None of so many is known: the server makes them anew, and they say nothing.
+            told = books.shelf.knows_any(identities.values())
             for facts in sorted(part, key=lambda each: each.uid):
-                ours = books.shelf.take(theirs_of(facts, self.wanted.quirks))
+                theirs = theirs_of(facts, self.wanted.quirks)
+                ours = books.shelf.take(theirs if told else replace(theirs, identity=None))
                 if ours is None:
                     left.append(facts.uid)
                 else:
                     pairs.append((ours, facts.uid, clean_flags(facts.flags)))
-            await in_thread(books.adopt, pairs)
+            await in_thread(books.adopt, pairs, identities)
             if books.labels is not None:
                 met = {uid: flags for _, uid, flags in pairs}
                 labelled = [(each.uid, labels_of(each.values), met[each.uid]) for each in part if each.uid in met]
@@ -349,8 +350,9 @@ class FolderPull:
             async for part in connection.listing(NumSet.of(uids)):
                 for uid, number in zip(part.uids, part.flags, strict=True):
                     conveyor.flags_before[uid] = part.flagsets[number]
-        items = tuple(name for name, needs in ITEMS.items() if connection.has(needs))
-        coming = connection.bodies(uids, staging=wanted.stage, items=items, size_max=wanted.size_max or SIZE_MAX)
+        coming = connection.bodies(
+            uids, staging=wanted.stage, items=items_of(connection), size_max=wanted.size_max or SIZE_MAX
+        )
         try:
             async with contextlib.aclosing(coming) as bodies:
                 async for body in bodies:
@@ -365,6 +367,11 @@ class FolderPull:
 
 
 ITEMS: Final = {"EMAILID": "OBJECTID", "X-GM-MSGID": "X-GM-EXT-1", "X-GM-LABELS": "X-GM-EXT-1"}
+
+
+def items_of(connection: ImapConnection) -> tuple[str, ...]:
+    """What a FETCH asks for beside what every server has."""
+    return tuple(name for name, needs in ITEMS.items() if connection.has(needs))
 
 
 async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
@@ -390,9 +397,7 @@ def abilities(connection: ImapConnection) -> Abilities:
 
 def theirs_of(facts: Facts, quirks: Quirks) -> Theirs:
     """What a listed message can be recognised by."""
-    values = facts.values
-    identity = values.get("EMAILID") or values.get("X-GM-MSGID")
-    envelope = values.get("ENVELOPE")
+    envelope = facts.values.get("ENVELOPE")
     message_id = envelope[9] if isinstance(envelope, (tuple, list)) and len(envelope) > 9 else None
     if isinstance(message_id, bytes):
         message_id = message_id.decode("utf-8", "replace")
@@ -402,5 +407,5 @@ def theirs_of(facts: Facts, quirks: Quirks) -> Theirs:
         facts.internaldate,
         size,
         message_id if isinstance(message_id, str) else None,
-        str(identity) if identity else None,
+        identity_of(facts.values),
     )

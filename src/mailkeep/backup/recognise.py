@@ -4,18 +4,22 @@ What is ours stays ours whatever the server says: the mailbox of before is *reti
 server can use, and each message that is met again moves from there to the new numbers. A kill in between leaves both
 halves true. What is left in the end has vanished from the server.
 
-The hard idea is when to be sure. An identity given by the server (EMAILID, X-GM-MSGID) is sure. So is the same second
-of arrival with the same size and the same Message-ID, taken in the order of UIDs where several are alike. A Message-ID
-alone never is. Whoever is not sure is fetched, and then its content decides: equal bytes are the message itself. So a
-mistake on the careful side costs a download, never a message and never a second copy.
+The hard idea is when to be sure. An identity given by the server (EMAILID, X-GM-MSGID) is sure, if nothing else that
+is known of the message speaks against it: some servers just count, and count anew on another machine. So is the same
+second of arrival with the same size and the same Message-ID, taken in the order of UIDs where several are alike. A
+Message-ID alone never is. Whoever is not sure is fetched, and then its content decides: equal bytes are the message
+itself. So a mistake on the careful side costs a download, never a message and never a second copy.
 """
 
+import re
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 Place = tuple[int, int]  # our mailbox, our UID
+_IDENTITY: Final = re.compile(r"E:[A-Za-z0-9_-]{1,255}|G:[0-9]{1,20}")  # objectid of RFC 8474 section 7; 64 bits
 
 
 def retired_name(name: str, uidvalidity: int) -> str:
@@ -29,6 +33,20 @@ def unretired(name: str) -> tuple[str, int] | None:
     return (true_name, int(number)) if mark else None
 
 
+def identity_of(values: Mapping[str, Any]) -> str | None:
+    """The server's own identity of a message, of what came with a FETCH: short, and like no other text of ours."""
+    for mark, name in (("E", "EMAILID"), ("G", "X-GM-MSGID")):
+        value = values.get(name)
+        if value:
+            return read_identity(f"{mark}:{value}")
+    return None
+
+
+def read_identity(detail: str | None) -> str | None:
+    """One that was noted; None for any other text."""
+    return detail if detail is not None and _IDENTITY.fullmatch(detail) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Ours:
     """A message of ours that may be met again. `live` False: a tombstone, removed here, and it is to stay so."""
@@ -39,7 +57,7 @@ class Ours:
     size: int
     message_id: str | None
     sha256: bytes
-    identity: str | None = None  # EMAILID or X-GM-MSGID
+    identity: str | None = None  # see `identity_of`
     live: bool = True
     box: int = 0  # the retired mailbox that it waits in
 
@@ -88,11 +106,16 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._all) - len(self._taken)
 
+    def knows_any(self, identities: Iterable[str | None]) -> bool:
+        """Whether at least one of these is an identity of ours."""
+        return any(identity in self._by_identity for identity in identities)
+
     def take(self, theirs: Theirs) -> Ours | None:
         """The one that this surely is; None where that cannot be said without its bytes."""
         if theirs.identity is not None:
-            found = self._first(self._by_identity.get(theirs.identity))
-            if found is not None:
+            found = self._peek(self._by_identity.get(theirs.identity))
+            if found is not None and _may_be(found, theirs):
+                self._taken.add(found.place)
                 return found
         message_id = normal_id(theirs.message_id)
         if theirs.internaldate is None or theirs.size is None or message_id is None:
@@ -124,6 +147,16 @@ class Shelf:
         if found is not None:
             self._taken.add(found.place)
         return found
+
+
+def _may_be(ours: Ours, theirs: Theirs) -> bool:
+    """Nothing that both are known to have differs."""
+    message_id, other_id = normal_id(ours.message_id), normal_id(theirs.message_id)
+    return (
+        theirs.internaldate in (None, ours.internaldate)
+        and theirs.size in (None, ours.size)
+        and (message_id is None or other_id is None or message_id == other_id)
+    )
 
 
 def sample(uids: Sequence[int], count: int = 40) -> "array[int]":

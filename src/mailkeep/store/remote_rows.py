@@ -270,13 +270,17 @@ def drop_box(ledger: Ledger, box_id: int) -> None:
 
 
 def put_messages(ledger: Ledger, box_id: int, rows: Iterable[tuple[int, Flags, State, str | None]]) -> None:
-    """(uid, flags agreed on, state, detail) of messages that the server has now, in place of what was known of them."""
+    """(uid, flags agreed on, state, detail) of messages that the server has now, in place of what was known of them.
+
+    But what was noted of one that is kept, and stays so, remains where there is no other detail.
+    """
     base = box_id << UID_BITS
     if select_row(ledger.db, "SELECT 1 FROM remote_mailbox WHERE id = ?", (box_id,)) is None:
         raise MailboxMissing("The remote was removed meanwhile")
     ledger.db.executemany(
         "INSERT INTO remote_message (key, flags, state, detail) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
-        "flags = excluded.flags, state = excluded.state, gone = NULL, detail = excluded.detail",
+        "flags = excluded.flags, state = excluded.state, gone = NULL, detail = CASE WHEN excluded.detail IS NULL "
+        "AND excluded.state = 0 AND state = 0 AND gone IS NULL THEN detail ELSE excluded.detail END",
         [(base | uid, ledger.intern(flags).id, int(state), detail) for uid, flags, state, detail in rows],
     )
 

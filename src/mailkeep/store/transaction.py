@@ -248,7 +248,8 @@ class Transaction:
     def put_remote_messages(self, box_id: int, rows: Iterable[tuple[int, Flags, State, str | None]]) -> None:
         """(uid, flags that both sides agree on, state, detail) of messages that the server has now.
 
-        In place of what was known of them; what was gone is back. Raises LimitReached (keywords), MailboxMissing when
+        In place of what was known of them; what was gone is back. Without a detail, one that is kept as before has the
+        detail that it had. Raises LimitReached (keywords), MailboxMissing when
         the remote was removed meanwhile.
         """
         with self._ledger.part():
