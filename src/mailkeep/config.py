@@ -7,6 +7,7 @@ Strict: an unknown key is an error that names the line and the nearest key, beca
 silently ignored costs mail. A key's value is checked where it is read, so an error can say `mailkeep.toml:12`.
 """
 
+import functools
 import os
 import re
 import socket
@@ -52,7 +53,7 @@ class Config:
     """All settings. Sizes are bytes, times are seconds."""
 
     data: Path
-    hostname: str = field(default_factory=socket.getfqdn)
+    host: str | None = None  # None: as this machine knows itself
     workers: int = 1
     domains: frozenset[str] = frozenset()
     postmaster: str | None = None
@@ -76,6 +77,16 @@ class Config:
     log_level: str = "info"
     log_format: str = "text"
     file: Path | None = None
+
+    @property
+    def hostname(self) -> str:
+        return self.host or _own_name()
+
+
+@functools.cache
+def _own_name() -> str:
+    # Asked only by who needs it: where DNS is slow it takes seconds, and most commands have no use for it.
+    return socket.getfqdn()
 
 
 def default_data() -> Path:
@@ -192,7 +203,7 @@ class Key:
 
 KEYS: Final[dict[str, Key]] = {
     "data": Key("data", _path),
-    "hostname": Key("hostname", _text),
+    "hostname": Key("host", _text),
     "workers": Key("workers", _count(1, 256)),
     "domains": Key("domains", _domains),
     "postmaster": Key("postmaster", _text),
