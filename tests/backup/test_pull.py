@@ -10,6 +10,7 @@ import pytest
 
 from mailkeep.backup import folders
 from mailkeep.errors import StoreFull
+from mailkeep.jobs.progress import Progress
 from mailkeep.mail.selection import Selection
 from tests import messages
 from tests.backup.archive import Archive, Source, quoted
@@ -157,9 +158,10 @@ def test_our_own_server_is_believed_which_message_is_which(tmp_path: Path) -> No
             for each in reversed(mail):
                 source.add("Box", [each])
             source.store("Box", "1", "+FLAGS", r"(\Seen)")
-            report = archive.pull()
+            progress = Progress()
+            report = archive.pull(progress=progress)
             assert report.equal, report.facts()
-            assert (report.total("fetched"), report.total("recognised")) == (0, 20)
+            assert (progress.items_total, report.total("recognised")) == (0, 20)
             assert [data for data, _, flags in archive.mailbox("Box") if "\\Seen" in flags] == [mail[-1]]
         finally:
             source.close()

@@ -150,6 +150,8 @@ class Books:
     capped: int = 0  # … that it has, does not show, and that are not here
     late: bool = False  # some that vanished wait on the shelf to be marked in the end
     bin: bool = False  # emptied often: whatever goes from it is believed
+    added: "array[int]" = field(default_factory=lambda: array("I"))  # what this run brought, by the server's UIDs
+    lost: "array[int]" = field(default_factory=lambda: array("I"))  # … and what it found vanished; see `moves`
 
     @property
     def mailbox(self) -> MailboxId:
@@ -336,6 +338,7 @@ class Books:
             for row, appended in zip(come, self._append_all(transaction, come), strict=True):
                 if appended.fresh and row.staged is not None:
                     fetched += 1
+                    self.added.append(row.uid)
                     added += row.staged.size
                     fresh.append((appended.uid, row))
             for row in rows:
@@ -482,6 +485,16 @@ class Books:
             for start in range(0, len(uids), STEP):
                 self._set_gone(uids[start : start + STEP], when, self.box, remove=remove)
         self.ledger.vanished += len(difference.vanished)
+        self.lost.extend(difference.vanished)
+
+    def note_moved(self, transaction: Transaction, count: int) -> None:
+        """So many that were counted as gone have moved to other folders."""
+        self.ledger.moved += count
+        self.ledger.vanished -= count
+        self.ledger.gone = max(self.ledger.gone - count, 0)
+        if self.cursor.complete:
+            self.cursor.gone = self.ledger.gone
+            self.save(transaction)
 
     def come_again(self, returned: "array[int]") -> "array[int]":
         """Of what is there again that which a mirror had removed here: it has no row any more, and is to be fetched."""

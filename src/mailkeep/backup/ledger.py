@@ -53,6 +53,7 @@ class FolderLedger:
     labels: int = 0  # copies of messages that came or went by Gmail's labels, in this run
     gone: int = 0  # kept here though the server has them no more, in all
     vanished: int = 0  # … newly so in this run
+    moved: int = 0  # to other folders, in this run
     bytes: int = 0  # fetched in this run
     way: str = ""  # plan.Way, in words
     missing: Counter[str] = field(default_factory=Counter)  # by reason
@@ -102,6 +103,7 @@ class FolderLedger:
             "labels_changed": self.labels,
             "dates_differ": self.dates,
             "vanished": self.vanished,
+            "moved": self.moved,
             "gone": self.gone,
             "bytes": self.bytes,
             "way": self.way,

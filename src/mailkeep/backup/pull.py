@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from mailkeep import log
-from mailkeep.backup import folders, gmail, names
+from mailkeep.backup import folders, gmail, moves, names
 from mailkeep.backup.books import Books, Policy, read_cursor
 from mailkeep.backup.context import Context
 from mailkeep.backup.imap_bodies import RunPaused
@@ -78,6 +78,8 @@ class Run:
     mailboxes: dict[int, str] = field(default_factory=dict)  # ours, by id
     modseqs: dict[int, int] = field(default_factory=dict)  # … and the HIGHESTMODSEQ of each
     labels: list[RemoteMailbox] = field(default_factory=list)  # Gmail: folders that are labels
+    labelled: bool = False  # Gmail, in whatever way it is pulled: mail has labels there, and does not move
+    books: list[Books] = field(default_factory=list)  # of all folders that were looked at
 
 
 async def pull(context: Context, remote: Remote) -> RemoteReport:
@@ -194,6 +196,10 @@ async def _work(run: Run) -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(min(due.qsize(), run.pool.size)):
             group.create_task(_lane(run, due))
+    if not run.labelled and (run.fatal is None or not isinstance(run.fatal, StoreError)):
+        # A mirror believes whatever goes from a bin: what is moved there remains for `undelete` where it was.
+        met = [books for books in run.books if not (run.policy.mirror and books.bin)]
+        await in_thread(moves.follow, run.account, met)
 
 
 async def _look(run: Run) -> tuple[list[RemoteMailbox], Abilities]:
@@ -247,6 +253,7 @@ async def _folders(run: Run, connection: ImapConnection, listed: Sequence[Remote
     """Place the folders that are meant; see to those that were renamed or are gone."""
     meant, pulled = survey(run, connection, listed)
     tree, by_name = run.tree, run.tree.listed
+    run.labelled = gmail.EXTENSION in connection.capabilities
     await _follow_renames(run, connection)
     _guard_mirror(run)
     hidden = await not_listed(run, connection)
@@ -276,6 +283,7 @@ def _folder_pull(run: Run, folder: RemoteMailbox) -> FolderPull:
     books.bin = run.uses.get(folder.name) in BINS
     if run.labels and run.uses.get(folder.name) == "\\All" and box.mailbox is not None:
         books.labels = _labels(run, box.mailbox)
+    run.books.append(books)
     books.cursor.identity = str((folder.status or {}).get("MAILBOXID") or "") or books.cursor.identity
     progress = run.context.progress
 
@@ -519,6 +527,7 @@ def _mark_removed(run: Run, box: RemoteBox) -> None:
     ledger = FolderLedger(box.name)  # not one of the report: the server has nothing there that could be missing
     books = Books(run.account, run.policy, box.name, run.tree.boxes[box.name], ledger, cursor=read_cursor(box.cursor))
     books.past = run.tree.past.get(box.name, [])
+    run.books.append(books)
     books.load()
     if sweep:
         books.remove_gone()

@@ -396,6 +396,16 @@ class Account:
             found = remote_rows.missing(db, box_id)
         yield from found
 
+    def contents_of(self, origins: Sequence[bytes]) -> list[tuple[bytes, int, MailboxId, int]]:
+        """(origin, email, mailbox, uid) of those of the origins that are here, or were and can be undeleted."""
+        with self._read() as db:
+            return remote_rows.contents_of(db, origins)
+
+    def origins_of(self, emails: Sequence[int]) -> list[tuple[int, MailboxId, int, bytes]]:
+        """(email, mailbox, uid, origin) of the live messages of this content that came from a server, by place."""
+        with self._read() as db:
+            return remote_rows.origins_of(db, emails)
+
     def links(self, mailbox_id: int) -> list[tuple[int, int, int, bytes | None]]:
         """(uid, FlagSetId, modseq, origin) of the live messages of a mailbox, by UID. A million take a second."""
         with self._read() as db:

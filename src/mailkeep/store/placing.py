@@ -8,7 +8,7 @@ there is passed over (RFC 9051 section 6.4.7: COPY of a UID that is gone is OK).
 import hashlib
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -349,6 +349,36 @@ def expunge(ledger: Ledger, mailbox_id: int, uids: Sequence[int] | None, *, only
     return [row.uid for row in rows]
 
 
+def drop_moved(ledger: Ledger, mailbox_id: int, twins: Mapping[int, tuple[int, int]]) -> list[int]:
+    """Remove what lives on elsewhere, and let tombstones of such rest. By UID: (mailbox, uid) of the one that stays."""
+    box = ledger.live_box(mailbox_id)
+    keys = apsw.carray(array("q", sorted({there << UID_BITS | uid for there, uid in twins.values()}) or [-1]))
+    alive = dict(select(ledger.db, f"SELECT m.key, m.email FROM {_LISTED} WHERE m.removed IS NULL", (keys,)))
+    sql = _ROW_SQL.format(source=_LISTED, condition=f"(m.removed IS NULL OR m.fate = {Fate.EXPUNGED})")
+    rows = _rows(ledger, select(ledger.db, sql, (_keys(box.id, twins),)))
+    rows = [row for row in rows if alive.get(twins[row.uid][0] << UID_BITS | twins[row.uid][1]) == row.email]
+    live = {row.uid for row in _live_rows(ledger, box.id, [row.uid for row in rows])}
+    going = [row for row in rows if row.uid in live]
+    if going:
+        _remove_rows(ledger, box, going, modseq=ledger.next_modseq(), fate=Fate.MOVED)
+    if len(going) < len(rows):
+        _settle_tombstones(ledger, box, [row.uid for row in rows if row.uid not in live])
+    return [row.uid for row in rows]
+
+
+def _settle_tombstones(ledger: Ledger, box: Box, uids: list[int]) -> int:
+    """They live on under other keys: not to be undeleted (again). Returns the modseq of this."""
+    modseq = ledger.next_modseq()
+    ledger.db.execute(
+        "UPDATE message SET fate = ?, origin = NULL WHERE key IN (SELECT value FROM carray(?))",
+        (Fate.RESTORED, _keys(box.id, uids)),
+    )
+    ledger.needs_sync = True
+    for packed in uid_sets(uids):
+        ledger.note(Restored(modseq, box.id, packed))
+    return modseq
+
+
 def remove_all(ledger: Ledger, box: Box, modseq: int) -> None:
     """Every message of a mailbox that goes away itself. What it came from may come again, to another mailbox."""
     rows = _range_rows(ledger, box.id, "m.removed IS NULL")
@@ -379,14 +409,7 @@ def undelete(ledger: Ledger, mailbox_id: int, *, since: int | None) -> int:
     if not rows:
         return 0
     _check_uids(target, len(rows))
-    modseq = ledger.next_modseq()
-    uids = [row.uid for row in rows]
-    ledger.db.execute(
-        "UPDATE message SET fate = ?, origin = NULL WHERE key IN (SELECT value FROM carray(?))",
-        (Fate.RESTORED, _keys(mailbox_id, uids)),
-    )
-    for packed in uid_sets(uids):
-        ledger.note(Restored(modseq, mailbox_id, packed))
+    modseq = _settle_tombstones(ledger, source, [row.uid for row in rows])
     _carry_uidls(ledger, source, target, _place_rows(ledger, target, rows, modseq))
     return len(rows)
 

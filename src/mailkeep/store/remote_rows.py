@@ -204,6 +204,30 @@ def places_of(db: apsw.Connection, emails: Sequence[int]) -> list[tuple[int, Mai
     return [(email, MailboxId(key >> UID_BITS), key & UID_MASK, bool(known)) for email, key, known in rows]
 
 
+def contents_of(db: apsw.Connection, origins: Sequence[bytes]) -> list[tuple[bytes, int, MailboxId, int]]:
+    """(origin, email, mailbox, uid) of those of the origins that are here, or were and can be undeleted."""
+    found: list[tuple[bytes, int, MailboxId, int]] = []
+    for start in range(0, len(origins), ORIGINS_STEP):
+        asked = tuple(origins[start : start + ORIGINS_STEP])
+        sql = (
+            f"SELECT origin, email, key FROM message WHERE origin IN ({','.join('?' * len(asked))}) "
+            f"AND (removed IS NULL OR fate = {Fate.EXPUNGED}) ORDER BY key"
+        )
+        rows = select(db, sql, asked)
+        found += [(origin, email, MailboxId(key >> UID_BITS), key & UID_MASK) for origin, email, key in rows]
+    return found
+
+
+def origins_of(db: apsw.Connection, emails: Sequence[int]) -> list[tuple[int, MailboxId, int, bytes]]:
+    """(email, mailbox, uid, origin) of the live messages of this content that came from a server, by place."""
+    sql = (
+        "SELECT m.email, m.key, m.origin FROM carray(?) c CROSS JOIN message m ON m.email = c.value "
+        "WHERE m.removed IS NULL AND length(m.origin) = 16 ORDER BY m.key"
+    )
+    rows = select(db, sql, (apsw.carray(array("q", list(emails) or [-1])),))
+    return [(email, MailboxId(key >> UID_BITS), key & UID_MASK, origin) for email, key, origin in rows]
+
+
 def links(db: apsw.Connection, mailbox_id: int) -> list[tuple[int, int, int, bytes | None]]:
     """(uid, FlagSetId, modseq, origin) of the live messages of a mailbox, by UID."""
     return select(

@@ -3,7 +3,7 @@
 A thin face: the works are in `placing` (messages) and `tree` (mailboxes), the mechanism in `ledger`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from mailkeep.errors import LimitReached, MailboxMissing, NotAllowed
@@ -176,6 +176,15 @@ class Transaction:
         """
         with self._ledger.part():
             return placing.expunge(self._ledger, mailbox_id, uids, only_deleted=only_deleted)
+
+    def drop_moved(self, mailbox_id: int, twins: Mapping[int, tuple[int, int]]) -> list[int]:
+        """Messages, or what is left of expunged ones, that were found to lie elsewhere now: by UID, (mailbox, UID).
+
+        They go for good: `undelete` does not bring them, and what they came from may come again. One whose twin is not
+        there, or is another content, stays. Returns the UIDs of those that went, rising. Raises MailboxMissing.
+        """
+        with self._ledger.part():
+            return placing.drop_moved(self._ledger, mailbox_id, twins)
 
     def claim_recent(self, mailbox_id: int) -> tuple[int, int]:
         """(first, uidnext): UIDs in [first, uidnext) are \\Recent to the caller, and to nobody after."""
