@@ -466,6 +466,56 @@ def test_a_mailbox_with_the_longest_name_stays_in_sight(account: Account) -> Non
     assert account.mailbox(name).messages == 1
 
 
+# --- what moved at the source
+
+
+@pytest.mark.parametrize("expunged", [False, True])
+def test_what_moved_goes_for_good_if_the_other_one_is_there(store: Store, account: Account, expunged: bool) -> None:
+    with account.transaction() as tx:
+        work = tx.create_mailbox("Work").id
+    pulled(account, 4)
+    inbox = account.mailbox("INBOX").id
+    origins = [origin_of(1, "INBOX", 7, uid) for uid in range(1, 5)]
+    with account.transaction() as tx:
+        twins = {uid: (work, tx.append(work, staged(number)).uid) for uid, number in ((1, 1), (2, 2), (3, 77), (4, 4))}
+        tx.expunge(work, [twins[4][1]], only_deleted=False)
+        if expunged:
+            tx.expunge(inbox, [1, 2, 3, 4], only_deleted=False)
+    assert [uid for _, _, mailbox, uid in account.contents_of(origins) if mailbox == inbox] == [1, 2, 3, 4]
+    with account.transaction() as tx:
+        assert tx.drop_moved(inbox, twins) == [1, 2], (
+            "another content, and one that is not there any more, are no twins"
+        )
+        assert tx.drop_moved(inbox, twins) == []
+    for _ in range(2):
+        assert problems(store) == []
+        assert account.known_origins(origins) == set(origins[2:]), "what went may come again"
+        lose_database(account)
+        repair(store, account.info)
+    with account.transaction() as tx:
+        assert tx.undelete(inbox) == (2 if expunged else 0)
+    assert sorted(account.snapshot(inbox).uids) == ([5, 6] if expunged else [3, 4])
+
+
+def test_what_was_noted_of_a_kept_message_stays_until_it_is_not_kept(account: Account) -> None:
+    box = pulled(account, 1)
+
+    def put(state: State, detail: str | None) -> str | None:
+        with account.transaction() as tx:
+            tx.put_remote_messages(box.id, [(1, frozenset(("\\Seen",)), state, detail)])
+        return account.remote_rows(box.id)[0][3]
+
+    assert put(State.KEPT, "E:M1") == "E:M1"
+    assert put(State.KEPT, None) == "E:M1"
+    assert put(State.KEPT, "E:M2") == "E:M2"
+    with account.transaction() as tx:
+        tx.set_gone(box.id, [1], 5, detail="removed")
+    assert put(State.KEPT, None) is None, "it was gone, and is another one for all we know"
+    assert put(State.KEPT, "E:M2") == "E:M2"
+    assert put(State.FAILED, None) is None
+    assert put(State.KEPT, None) is None
+
+
 # --- repair of what was seen
 
 
