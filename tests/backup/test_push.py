@@ -381,3 +381,15 @@ def test_a_domino_that_makes_message_ids_of_its_own(store: Store, account: Accou
         assert first.equal, first.facts()
         again = run(store, account, remote, selection=Selection(folders=("Sent", "INBOX")))
         assert again.equal and again.total("copied") == 0, again.facts()
+
+
+def test_a_server_that_keeps_one_of_equal_messages_is_not_sent_them_for_ever(store: Store) -> None:
+    store.directory.add("eve")
+    account = store.account("eve")
+    fill(account, "INBOX", [b"Subject: the same\r\n\r\ntext\r\n"] * 2)
+    with Faulty("gmail") as server:
+        remote = add_remote(store, "gmail", account, faulty_login(server))
+        report = asyncio.run(push(Context(store), account, remote))
+        assert len(server.commands(rb"APPEND")) <= 6
+    assert not report.equal
+    assert sum(report.counted("missing").values()) == 1

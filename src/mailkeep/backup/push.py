@@ -297,15 +297,17 @@ class Push:
         return None
 
     async def _copy(self, connection: ImapConnection, copy: FolderCopy) -> None:
-        first = True
+        lacking: int | None = None
         while True:
             missing = await copy.compare(connection, writable=True)
-            if first:
+            if lacking is None:
                 self.context.progress.items_total += len(missing)
-                first = False
             await copy.complete_flags(connection)
             if not missing or self.context.stop.is_set():
                 break
+            if lacking is not None and len(missing) >= lacking:
+                break  # it takes them and has no more of them: a server that keeps one of equal messages (Gmail)
+            lacking = len(missing)
             before = copy.sent + len(copy.booked)
             await copy.send(connection, missing)
             if copy.sent + len(copy.booked) == before:

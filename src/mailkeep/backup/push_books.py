@@ -212,9 +212,22 @@ class PushBooks:
     def _origin(self, uid: int) -> bytes:
         return origin_of(self.remote, self.name, self.uidvalidity, uid)
 
+    def _one_each(self, links: Iterable[Link]) -> list[Link]:
+        """One message of ours for each there. A server that keeps one of equal messages names it for all (Gmail)."""
+        first: dict[int, Link] = {}
+        for link in links:
+            first.setdefault(link.uid, link)
+        held = self.account.find_origins([self._origin(uid) for uid in first])
+        free = []
+        for uid, link in first.items():
+            place = held.get(self._origin(uid))
+            if place is None or place.mailbox << KEY_BITS | place.uid == link.key:
+                free.append(link)
+        return free
+
     def link(self, links: Iterable[Link]) -> None:
         """Remember that these are there. One transaction."""
-        links = list(links)
+        links = self._one_each(links) if self.own else list(links)
         renamed: dict[int, int] = {}  # what comes into sight again has another place, and so another key
         if self.box is None or not links or not (self.own or self.foreign):
             return
