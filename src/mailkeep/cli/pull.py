@@ -229,7 +229,7 @@ def summary_line(report: "RemoteReport") -> str:
     if report.total("recognised"):
         parts.append(f"{report.total('recognised'):,} recognised")
     if report.total("flags"):
-        parts.append(f"flags of {report.total('flags'):,}")
+        parts.append(f"flags of {plural(report.total('flags'), 'message')}")
     if report.total("vanished"):
         parts.append(f"{report.total('vanished'):,} gone from the server")
     kept = f"{report.total('kept'):,} of {report.total('server'):,} kept"
@@ -259,7 +259,7 @@ def tell_report(out: Out, report: "RemoteReport") -> None:
         out.warn(f"… and {len(listed) - SHOWN:,} more; --report FILE lists them")
     for folder in report.folders:
         if folder.error is not None:
-            out.warn(f"{report.remote}: {folder.name}: {folder.error}")
+            out.error(f"{report.remote}: {folder.name}: {folder.error}")
     if report.error:
         out.error(f"{report.remote}: {report.error}")
     if report.stopped:
