@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mailkeep.jobs.progress import Progress
 from tests.backup.archive import Source
 from tests.backup.two_sides import Here
 from tests.dovecot import Dovecot
@@ -78,6 +79,31 @@ def test_moves_are_moves_on_the_other_side(there: Source, here: Here) -> None:
     assert (report.total("moved_here"), report.total("moved_there")) == (1, 1)
     assert (report.total("fetched"), report.total("uploaded")) == (0, 0)
     assert {data for data, _, _ in here.mailbox("Work")} == {numbered(0), numbered(1)}
+
+
+def test_a_move_there_is_known_by_the_servers_own_identity(tmp_path: Path) -> None:
+    """Ours speaks OBJECTID. No Message-IDs, one date and one size for all: nothing else tells them apart."""
+    with Server(tmp_path / "there", users={"ann@example.org": "secret"}) as server:
+        there = Source(server.port("imap"), "ann@example.org", "secret")
+        here = Here(tmp_path / "here", server.port("imap"), user="ann@example.org", password="secret")
+        try:
+            there.create("Work")
+            for number in range(6):
+                there.add("INBOX", [b"From: a@example.org\r\nSubject: the same\r\n\r\n%06d\r\n" % number])
+            here.settle()
+            for old, new in (("INBOX", "Work"), ("Work", "INBOX")):
+                there.client.select(old)
+                there.client.uid("MOVE", "3:*" if old == "INBOX" else "1:2", new)
+                there.client.unselect()
+                progress = Progress()
+                report = here.sync(progress=progress)
+                assert report.equal, report.facts()
+                assert here.contents() == there.contents()
+                assert progress.items == 0, "nothing was fetched"
+                assert report.total("moved_here") == (4 if old == "INBOX" else 2)
+        finally:
+            there.close()
+            here.close()
 
 
 def test_folders_are_made_renamed_and_removed_on_both_sides(there: Source, here: Here) -> None:

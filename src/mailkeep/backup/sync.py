@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from mailkeep import log
@@ -23,8 +23,8 @@ from mailkeep.backup.imap_remote import Appended, Body, ImapConnection, Pool
 from mailkeep.backup.merge import Gone, Key, Place, Plan, Survey, Upload, is_mass, merge, survey
 from mailkeep.backup.pace import WAIT_MAX_S, Patience
 from mailkeep.backup.pull import pool_of
-from mailkeep.backup.pull_folder import theirs_of
-from mailkeep.backup.recognise import Ours, Shelf
+from mailkeep.backup.pull_folder import items_of, theirs_of
+from mailkeep.backup.recognise import Ours, Shelf, identity_of
 from mailkeep.backup.settings import Remote, load_remotes
 from mailkeep.backup.states import save_sync
 from mailkeep.backup.sync_books import Arrival, Folder, Match, SyncBooks
@@ -638,15 +638,19 @@ class Arrivals:
         connection, books = self.round.connection, self.round.books
         await connection.select(folder.name, writable=True)
         matches: list[Match] = []
-        async for part in connection.facts(NumSet.of(uids), envelope=True):
-            for facts in part:
+        async for part in connection.facts(NumSet.of(uids), envelope=True, items=_identities(connection)):
+            identities = [identity_of(facts.values) for facts in part]
+            # Where none is known they say nothing: the server may make them anew.
+            told = any(shelf.knows_any(identities) for shelf in shelves)
+            for facts, identity in zip(part, identities, strict=True):
                 theirs = theirs_of(facts, connection.quirks)
+                theirs = theirs if told else replace(theirs, identity=None)
                 for shelf in shelves:
                     ours = shelf.take(theirs)
                     while ours is not None and not self._free(ours):
                         ours = shelf.take(theirs)
                     if ours is not None:
-                        matches.append(self._match(folder, facts.uid, ours))
+                        matches.append(self._match(folder, facts.uid, ours, identity))
                         break
         if matches:
             await asyncio.to_thread(books.take, folder, (), matches)
@@ -654,7 +658,7 @@ class Arrivals:
         known = {match.uid for match in matches}
         return [uid for uid in uids if uid not in known]
 
-    def _match(self, folder: Folder, uid: int, ours: Ours) -> Match:
+    def _match(self, folder: Folder, uid: int, ours: Ours, identity: str | None) -> Match:
         self.taken.add(ours.place)
         held = next(
             each.pair.ours[ours.place[1]]
@@ -662,7 +666,7 @@ class Arrivals:
             if each.pair.mailbox == ours.place[0] and ours.place[1] in each.pair.ours
         )
         stays = held.was == folder.id and ours.place[0] != folder.pair.mailbox
-        return Match(uid, ours.place, held.link, stays)
+        return Match(uid, ours.place, held.link, stays, identity)
 
     def _count(self, folder: Folder, matches: Sequence[Match]) -> None:
         moved = sum(match.place[0] != folder.pair.mailbox and not match.stays for match in matches)
@@ -674,7 +678,7 @@ class Arrivals:
         """Bring them; those whose bytes are ours are linked after all."""
         this = self.round
         await this.connection.select(folder.name, writable=True)
-        bodies = this.connection.bodies(uids, staging=this.run.context.store.stage)
+        bodies = this.connection.bodies(uids, staging=this.run.context.store.stage, items=_identities(this.connection))
         async with contextlib.aclosing(bodies):
             async for batch in _batches(bodies):
                 arrivals, matches = await asyncio.to_thread(self._sort, folder, batch)
@@ -710,12 +714,17 @@ class Arrivals:
                 while ours is not None and not self._free(ours):
                     ours = shelf.take_content(staged.sha256)
             if ours is not None:
-                matches.append(self._match(folder, body.uid, ours))
+                matches.append(self._match(folder, body.uid, ours, identity_of(body.values)))
                 staged.close()
                 continue
             flags = folder.shared(self.round.books.spelled(body.flags))
-            arrivals.append(Arrival(body.uid, flags, body.internaldate, staged))
+            arrivals.append(Arrival(body.uid, flags, body.internaldate, staged, identity=identity_of(body.values)))
         return arrivals, matches
+
+
+def _identities(connection: ImapConnection) -> tuple[str, ...]:
+    """What to ask for beside the rest: a message's own identity, where the server has one."""
+    return tuple(name for name in items_of(connection) if name != "X-GM-LABELS")
 
 
 async def _batches(bodies: AsyncIterator[Body]) -> AsyncIterator[list[Body]]:

@@ -20,7 +20,7 @@ from mailkeep.backup.books import STEP, Cursor, clean_flags, read_cursor, tried,
 from mailkeep.backup.imap_remote import RemoteMailbox
 from mailkeep.backup.ledger import RETRIES_MAX
 from mailkeep.backup.merge import FlagChange, Gone, Held, Key, Pair, Place, advance
-from mailkeep.backup.recognise import Ours
+from mailkeep.backup.recognise import Ours, read_identity
 from mailkeep.backup.sync_ledger import FolderSync
 from mailkeep.errors import LimitReached, MailboxMissing
 from mailkeep.mail.flags import DELETED, SYSTEM_FLAGS, Flags
@@ -79,6 +79,7 @@ class Match:
     place: Place
     old: Key | None
     stays: bool = False
+    identity: str | None = None  # the server's own: see `recognise.identity_of`
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Arrival:
     internaldate: int | None
     staged: Staged | None
     problem: str | None = None
+    identity: str | None = None
 
 
 class SyncBooks:
@@ -198,12 +200,31 @@ class SyncBooks:
         wanted = set(uids)
         if folder.here is None or not wanted:
             return []
-        mailbox = int(folder.here.id)
+        mailbox, identities = int(folder.here.id), self._identities(folder, wanted)
         return [
-            Ours((mailbox, each.uid), each.uid, each.internaldate, each.size, each.message_id, each.sha256)
+            Ours(
+                (mailbox, each.uid),
+                each.uid,
+                each.internaldate,
+                each.size,
+                each.message_id,
+                each.sha256,
+                identities.get(each.uid),
+            )
             for each in self.account.recognise(mailbox)
             if each.live and each.uid in wanted
         ]
+
+    def _identities(self, folder: Folder, uids: set[int]) -> dict[int, str | None]:
+        """By our UID, the server's own of what these were there."""
+        ours = folder.pair.ours
+        links = {link: uid for uid in uids if uid in ours and (link := ours[uid].link) is not None}
+        return {
+            links[box, uid]: read_identity(detail)
+            for box in sorted({box for box, _ in links})
+            for uid, _, _, detail in self.account.remote_rows(box)
+            if detail is not None and (box, uid) in links
+        }
 
     # ---- folders
 
@@ -317,12 +338,12 @@ class SyncBooks:
                     rows.append((each.uid, NO_FLAGS, State.FAILED, tried(tries, each.problem)))
                     continue
                 flags = self._append(transaction, folder, each)
-                rows.append((each.uid, flags, State.KEPT, None))
+                rows.append((each.uid, flags, State.KEPT, each.identity))
                 added += 1
             for match in matches:
                 base = self._match(transaction, folder, mailbox, match)
                 if base is not None:
-                    rows.append((match.uid, base, State.KEPT, None))
+                    rows.append((match.uid, base, State.KEPT, match.identity))
             transaction.put_remote_messages(folder.id, rows)
         return added
 
