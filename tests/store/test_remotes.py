@@ -278,7 +278,7 @@ def test_what_was_expunged_here_stays_known_when_its_tombstone_is_gone(store: St
     remote = store.remotes.add("Work", account.info.id, settings=b"{}").id
     box = pulled(account, 2, remote=remote)
     with account.transaction() as tx:
-        tx.set_uidl(account.mailbox("INBOX").id, 1, "abc")
+        tx.set_uidls(account.mailbox("INBOX").id, [(1, "abc")])
         tx.expunge(account.mailbox("INBOX").id, [1], only_deleted=False)
     collect(store, grace_s=0, retention_s=-1)
     assert account.find_origins([origin_of(remote, "INBOX", 7, 1)]) == {}
@@ -315,9 +315,9 @@ def test_a_migrated_mailbox_keeps_its_numbers(store: Store, account: Account) ->
         tx.set_uidnext(work.id, 50)
         tx.set_uidls(inbox.id, [(7, "a"), (8, "x.y!~"), (99, "absent")])
         with pytest.raises(NotAllowed):
-            tx.set_uidl(inbox.id, 7, "with space")
+            tx.set_uidls(inbox.id, [(7, "with space")])
         with pytest.raises(NotAllowed):
-            tx.set_uidl(inbox.id, 7, "x" * 71)
+            tx.set_uidls(inbox.id, [(7, "x" * 71)])
     for _ in range(2):
         boxes = {box.name: box for box in account.mailboxes()}
         assert (boxes["INBOX"].uidvalidity, boxes["INBOX"].uidnext, boxes["INBOX"].subscribed) == (
@@ -392,7 +392,7 @@ def test_a_uidl_goes_along_with_its_message(store: Store, account: Account) -> N
         for number in range(3):
             tx.append(inbox, staged(number))
         tx.set_uidls(inbox, [(1, "one"), (2, "two"), (3, "three")])
-        tx.set_uidl(inbox, 3, None)
+        tx.set_uidls(inbox, [(3, None)])
         tx.copy(inbox, [1], trash)
         tx.move(inbox, [1], trash)
         tx.expunge(inbox, [2], only_deleted=False)
@@ -560,7 +560,7 @@ def test_rows_that_lead_nowhere_are_found_and_dropped(store: Store, account: Acc
 def test_a_uidl_that_the_journal_does_not_know_is_found(store: Store, account: Account) -> None:
     pulled(account, 1)
     with account.transaction() as tx:
-        tx.set_uidl(account.mailbox("INBOX").id, 1, "right")
+        tx.set_uidls(account.mailbox("INBOX").id, [(1, "right")])
     account.rest()
     db = apsw.Connection(str(account.path / "mail.db"))
     db.execute("UPDATE uidl SET uidl = 'wrong'")

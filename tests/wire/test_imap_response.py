@@ -57,7 +57,6 @@ LINES: list[tuple[bytes, bytes]] = [
     ),
     (r.tagged(b"a", "OK", "x", code=r.appenduid(7, [9])), b"a OK [APPENDUID 7 9] x\r\n"),
     (r.tagged(b"a", "OK", "x", code=r.modified([7, 9])), b"a OK [MODIFIED 7,9] x\r\n"),
-    (r.untagged("NO", "x", code=r.badcharset(["UTF-8"])), b"* NO [BADCHARSET (UTF-8)] x\r\n"),
     (r.capability(["IMAP4rev1", "IDLE"]), b"* CAPABILITY IMAP4rev1 IDLE\r\n"),
     (r.enabled([]), b"* ENABLED\r\n"),
     (r.id_line({"name": "Mailkeep", "version": None}), b'* ID ("name" "Mailkeep" "version" NIL)\r\n'),

@@ -6,7 +6,6 @@ code 1. Text, JSON and HTML are made of the same facts: see `facts` here, and `l
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -177,8 +176,3 @@ class RemoteReport:
             "stopped": self.stopped,
             "resume_at": self.resume_at,
         }
-
-
-def all_equal(reports: Iterable[RemoteReport]) -> bool:
-    """What the exit code says of several."""
-    return all(report.equal for report in reports)

@@ -227,10 +227,6 @@ class Transaction:
         with self._ledger.part():
             placing.set_origins(self._ledger, mailbox_id, list(rows))
 
-    def set_uidl(self, mailbox_id: int, uid: int, uidl: str | None) -> None:
-        """As `set_uidls`, of one message."""
-        self.set_uidls(mailbox_id, [(uid, uidl)])
-
     def set_uidls(self, mailbox_id: int, rows: Iterable[tuple[int, str | None]]) -> None:
         """(uid, UIDL) of messages that POP3 clients know by it (RFC 1939 section 7: 1 to 70 of "!" to "~").
 

@@ -140,11 +140,6 @@ def modified(numbers: Iterable[int]) -> bytes:
     return b"MODIFIED " + encode(numbers)
 
 
-def badcharset(charsets: Iterable[str]) -> bytes:
-    """The code BADCHARSET."""
-    return b"BADCHARSET (%b)" % " ".join(charsets).encode("ascii")
-
-
 def capability_code(names: Iterable[str]) -> bytes:
     """CAPABILITY as a response code."""
     return b"CAPABILITY " + " ".join(names).encode("ascii")
