@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ SEED = int(os.environ.get("MAILKEEP_SEED") or random.SystemRandom().randrange(1 
 
 hypothesis.settings.register_profile("mailkeep", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("mailkeep")
+
+# Who starts the tests in the background may have Ctrl-C ignored, and so would every program that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def write(root: Path, told: int, seed: int) -> None:
             uid = tx.mailbox("INBOX").uidnext + rng.choice((0, 0, 5))
             tx.append(1, staged, uid=uid, origin=origin_of(1, "INBOX", 1, number))
             tx.put_remote_messages(1, [(number, frozenset({f"K{rng.randrange(4)}"}), State.KEPT, None)])
-            tx.set_uidl(1, uid, f"u{number}")
+            tx.set_uidls(1, [(uid, f"u{number}")])
         if rng.random() < 0.2:
             with account.transaction() as tx:
                 tx.set_origin(1, uid, origin_of(1, "INBOX", 2, number))
