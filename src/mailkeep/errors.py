@@ -25,6 +25,8 @@ peer: no path, no password, no other user's data. Each door maps classes to its 
     │  └─ StoreCorrupt          a checksum or a reference does not hold: run `mailkeep verify`
     ├─ ConfigError
     ├─ UsageError
+    ├─ CannotWrite              a file of an export cannot be written: disk full, no permission
+    ├─ ToolMissing              another program, or a library of the system, is not installed
     ├─ Unreachable              temporary: host, port or socket cannot be had, or the line was cut
     └─ RemoteError              another server said no
        ├─ RemoteBusy            temporary: … for now; it may say for how long
@@ -135,6 +137,16 @@ class StoreCorrupt(StoreError):
 
 class ConfigError(MailkeepError):
     """The configuration cannot be used."""
+
+
+class CannotWrite(MailkeepError):
+    """A file outside the store cannot be written: no space, no permission, a name that the file system refuses."""
+
+    temporary = True
+
+
+class ToolMissing(MailkeepError):
+    """Another program or a library of the system is needed and not there; the text says how to install it."""
 
 
 class UsageError(MailkeepError):

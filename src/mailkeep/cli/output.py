@@ -34,6 +34,8 @@ EXIT_CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (errors.UsageError, USAGE),
     (errors.ConfigError, 78),
     (errors.LoginError, 77),
+    (errors.CannotWrite, 73),
+    (errors.ToolMissing, 69),
     (errors.Unreachable, 69),
     (errors.RemoteBusy, BUSY),
     (errors.RemoteError, 76),
