@@ -50,7 +50,7 @@ class Options:
 
 
 class Writer(Protocol):
-    """A format's writer: `make(place, options, state)`. `place` is the file or, for a tree, the empty folder to fill."""
+    """What `make(place, options, state)` of a format gives. `place` is the file, or the empty folder to fill."""
 
     @property
     def size(self) -> int:
