@@ -41,6 +41,7 @@ serve: build
 test: $(VENV)/.dev
 	@$(BIN)/python -m tests.programs
 	@$(BIN)/python -m tests.courier
+	@$(BIN)/python -m tests.packages
 	@$(BIN)/python -m pytest
 
 # Format, lint, types, tidy: seconds.
@@ -60,6 +61,7 @@ bench-pull: $(VENV)/.dev
 # The long forms of what `make test` runs briefly: kills, bad input, fuzzing.
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.programs
+	@$(BIN)/python -m tests.packages
 	@MAILKEEP_TORTURE=full $(BIN)/python -m pytest -o faulthandler_timeout=7200 tests/system/torture tests/system/test_differential_random.py tests/fuzz
 
 # Write the lock files again, from pyproject.toml.

@@ -8,6 +8,7 @@ leave a second mail server listening on somebody's machine.
 """
 
 import errno
+import glob
 import os
 import shutil
 import socket
@@ -26,6 +27,26 @@ PACKAGES = {
     "fetchmail": ("fetchmail",),
     "mutt": ("mutt",),
     "cc": ("gcc", "libc6-dev"),
+    "chromium": ("chromium",),
+    "soffice": ("libreoffice-writer",),
+    "readpst": ("pst-utils",),
+    "pffexport": ("pff-tools",),
+    "msgconvert": ("libemail-outlook-message-perl",),
+    "qpdf": ("qpdf",),
+    "pdftotext": ("poppler-utils",),
+    "antiword": ("antiword",),
+    "catdoc": ("catdoc",),
+    "node": ("nodejs",),
+    "npm": ("npm",),
+    "unzip": ("unzip",),
+    "fc-list": ("fontconfig",),
+}
+# What is no program: known by a file that it brings.
+FILES = {
+    "Pango": ("/usr/lib/*/libpangoft2-1.0.so.0", ("libpango-1.0-0", "libpangoft2-1.0-0", "libharfbuzz-subset0")),
+    "plain fonts": ("/usr/share/fonts/truetype/noto/NotoSans-Regular.ttf", ("fonts-noto-core",)),
+    "CJK fonts": ("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc", ("fonts-noto-cjk",)),
+    "emoji": ("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf", ("fonts-noto-color-emoji",)),
 }
 PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
 POLICY = Path("/usr/sbin/policy-rc.d")
@@ -41,6 +62,23 @@ def find_program(name: str) -> str:
     if found is None:
         raise ProgramMissing(f"{name} is not on this machine: apt-get install {' '.join(PACKAGES[name])}")
     return found
+
+
+def need_files(*names: str) -> None:
+    """Raises ProgramMissing when libraries or fonts of `FILES` are not there."""
+    for name in names:
+        if _is_missing(name):
+            raise ProgramMissing(f"{name}: apt-get install {' '.join(_packages(name))}")
+
+
+def _is_missing(name: str) -> bool:
+    if name in FILES:
+        return not glob.glob(FILES[name][0])
+    return shutil.which(name, path=PATH) is None
+
+
+def _packages(name: str) -> tuple[str, ...]:
+    return FILES[name][1] if name in FILES else PACKAGES[name]
 
 
 def free_ports(count: int) -> list[int]:
@@ -70,10 +108,10 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], *, timeout_s: flo
 
 def install_missing(names: list[str]) -> int:
     """Install the packages of what is missing, where we may; say plainly what stays missing. Never fails the run."""
-    missing = [name for name in names if shutil.which(name, path=PATH) is None]
+    missing = [name for name in names if _is_missing(name)]
     if not missing:
         return 0
-    packages = [package for name in missing for package in PACKAGES[name]]
+    packages = [package for name in missing for package in _packages(name)]
     command = f"apt-get install --no-install-recommends {' '.join(packages)}"
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         why = "not root" if shutil.which("apt-get") else "no apt-get here"
@@ -108,4 +146,4 @@ def _hold_services() -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(install_missing(sys.argv[1:] or list(PACKAGES)))
+    sys.exit(install_missing(sys.argv[1:] or [*PACKAGES, *FILES]))
