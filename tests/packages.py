@@ -21,7 +21,7 @@ READERS = ROOT / "build" / "readers"
 NODE = READERS / "node"
 PYPSTREADER = READERS / "pypstreader"
 # The wheel asks for Python 3.12 because of one statement, which names a type and does nothing.
-TYPE_STATEMENT = ("pypstreader/ltp/prop_type.py", "\ntype PropValue = (", "\nPropValue = (")
+TYPE_STATEMENT = ("pypstreader/ltp/prop_type.py", "\ntype PropValue = (", "\nPropValue = object\n_ = lambda: (")
 
 
 def node_modules() -> Path:
