@@ -47,6 +47,7 @@ class Options:
     title: str = "Mail"  # of the whole; the account's name
     per: str = ""  # "" is the format's own default
     engine: str = ""  # of PDF: weasyprint or chromium
+    folders: tuple[Folder, ...] = ()  # all that will come, in their order; empty where nobody knows
 
 
 class Writer(Protocol):
