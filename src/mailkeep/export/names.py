@@ -23,6 +23,8 @@ _JOINERS: Final = frozenset("\u200c\u200d")  # words of Persian and families of 
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?:\..*)?", re.IGNORECASE | re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9 _()\[\]{},;.!#$%&'+=@^~-]*")
 _UID_AT_END = re.compile(r"\([0-9]+\)(?:\.[^.]*)?")
+# Whoever finds such a directory takes what is around it for a Maildir, or a folder of Thunderbird's or Apple's.
+_TAKEN_FOR_MORE = re.compile(r"cur|new|tmp|.*\.(?:sbd|mbox)", re.IGNORECASE | re.DOTALL)
 _SPACES = re.compile(r"\s+")
 
 
@@ -138,8 +140,10 @@ class FolderNames:
         if name is not None:
             return name
         plain = safe_name(path[-1], BYTES_MAX - 8)
-        if _UID_AT_END.search(plain) is not None or (self._suffix and plain.casefold().endswith(self._suffix)):
-            plain += "_"  # it could be the name of a message's or folder's file
+        if _TAKEN_FOR_MORE.fullmatch(plain) is not None or _UID_AT_END.search(plain) is not None:
+            plain += "_"
+        elif self._suffix and plain.casefold().endswith(self._suffix):
+            plain += "_"  # it could be the name of a folder's file
         number, name = 1, plain
         while (path[:-1], fold(name)) in self._taken:
             number += 1

@@ -18,6 +18,8 @@ class Folder:
     name: str
     path: tuple[str, ...]
     special_use: frozenset[str] = frozenset()
+    uidvalidity: int = 0  # 0 where nobody knows; so `uidnext`
+    uidnext: int = 0
 
 
 @dataclass(frozen=True, slots=True)
