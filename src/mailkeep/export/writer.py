@@ -46,6 +46,7 @@ class Written:
 class Options:
     """What the user asked for. `per`: one file for each `message`, each `folder` or for `all`."""
 
+    format: str = ""  # its name, for a module that writes several
     title: str = "Mail"  # of the whole; the account's name
     per: str = ""  # "" is the format's own default
     engine: str = ""  # of PDF: weasyprint or chromium
@@ -70,7 +71,8 @@ class Writer(Protocol):
         """Make durable what was written; the state (JSON) to go on from."""
 
     def finish(self) -> None:
-        """Close the output: complete and durable. Nothing is called after this."""
+        """Close the output: complete and durable. Nothing is called after this; but a process killed now goes on from
+        the last checkpoint, so what that one needs must stay: files beside the place, which the caller removes."""
 
     def abandon(self) -> None:
         """Let go of files and child processes; the output stays as it is, to be taken up again."""
