@@ -3,7 +3,7 @@
 Real dates are wild; what cannot be read, or cannot be true, is None.
 """
 
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -19,15 +19,21 @@ def plausible(seconds: float | None) -> int | None:
     return int(seconds) if seconds is not None and _EARLIEST <= seconds <= _LATEST else None
 
 
-def parse_date(text: str) -> int | None:
-    """An RFC 5322 date, as leniently as the standard library reads it; a missing zone is UTC."""
+def read_date(text: str) -> datetime | None:
+    """An RFC 5322 date with its own offset, as leniently as the standard library reads it; a missing zone is UTC."""
     try:
         when = parsedate_to_datetime(text[:200])
         if when.tzinfo is None:
             when = when.replace(tzinfo=UTC)
-        return plausible(when.timestamp())
+        return None if plausible(when.timestamp()) is None else when
     except (ValueError, OverflowError, TypeError, IndexError, AttributeError):
         return None
+
+
+def parse_date(text: str) -> int | None:
+    """As `read_date`, in Unix seconds."""
+    when = read_date(text)
+    return None if when is None else int(when.timestamp())
 
 
 def header_date(header: bytes) -> int | None:
