@@ -21,6 +21,7 @@ from functools import cache
 from typing import Final
 
 from mailkeep.mail.dates import plausible
+from mailkeep.mail.flags import is_keyword
 
 SLICE: Final = 1 << 20
 HEADER_MAX: Final = 10 << 20
@@ -178,6 +179,8 @@ _NOT_KEYWORD = re.compile(r"[\x00-\x20\x7f-\U0010ffff(){%*\"\\\]]+")
 
 def keyword(text: str) -> str | None:
     """A tag of another program as an IMAP keyword: what an atom cannot carry becomes `_`. None when nothing is left."""
+    if is_keyword(text) and text.strip("_"):
+        return text
     made = _NOT_KEYWORD.sub("_", text.strip()).strip("_")[:255]
     return made or None
 

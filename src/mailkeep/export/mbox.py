@@ -22,6 +22,9 @@ Which one it is, is decided once for a file, from the whole file:
 
 The empty line before each From_ line belongs to the file, not to the message, and is taken away.
 
+A file whose first message has the lines of our own export above it (stamp.py) is mboxrd, and its messages come out of
+it exactly as they went in.
+
 The hard part is doing this to files larger than memory: the file is mapped, found by `find` in C, and a message's bytes
 are cut out in slices.
 """
@@ -32,6 +35,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from mailkeep.export import stamp
 from mailkeep.export.item import (
     Bad,
     Buffer,
@@ -103,6 +107,16 @@ def read(data: Buffer, source: str, skipped: Skipped, *, size_max: int) -> Itera
     for number, span in enumerate(spans(data, dialect), 1):
         kept = _give_back(data, kept, span.start)
         where = f"{source}#{number}"
+        found = stamp.find(data, span.start, span.after)
+        if found is not None:
+            item = _stamped(data, span, where, *found)
+            if item is None:
+                skipped.add("deleted in Thunderbird (waiting for compaction)")
+            elif item.size > size_max:
+                yield Bad(where, f"{item.size} bytes, more than limits.message_size", item.size)
+            else:
+                yield item
+            continue
         size = span.end - span.start
         if size > size_max:
             yield Bad(where, f"{size} bytes, more than limits.message_size", size)
@@ -118,9 +132,29 @@ def read(data: Buffer, source: str, skipped: Skipped, *, size_max: int) -> Itera
         if flags is None:
             skipped.add("deleted in Thunderbird (waiting for compaction)")
             continue
-        chunks = _chunks(data, span.start, span.end, dialect.quoted)
+        chunks = _chunks(data, span.start, span.end, quoted=dialect.quoted)
         item = Item(where, size, chunks, flags=flags, internaldate=_line_date(span.line) or header_date(header))
         yield item if (labels := field_value(header, b"X-Gmail-Labels")) is None else _labelled(item, labels)
+
+
+def _stamped(data: Buffer, span: Span, where: str, mark: stamp.Stamp, start: int) -> Item | None:
+    """A message of our own export, without what was put around it; None when it is deleted."""
+    flags = mark.flags if mark.flags is not None else status_flags(header_block(data, span.start, span.after))
+    if flags is None:
+        return None
+    end = span.after
+    if data[max(start - 1, end - 2) : end] == b"\n\n":
+        end -= 1  # the empty line
+    if mark.is_open and data[max(start, end - 1) : end] == b"\n":
+        end -= 1
+    return Item(
+        where,
+        end - start,
+        _chunks(data, start, end, quoted=True, convert=not mark.as_is),
+        ("",) if mark.folder is None else (mark.folder,),
+        flags,
+        mark.date if mark.date is not None else _line_date(span.line),
+    )
 
 
 def _labelled(item: Item, labels: bytes) -> Item:
@@ -144,6 +178,8 @@ def detect(data: Buffer) -> Dialect:
     line = _line(data, start)
     dated = bool(_DATE.search(line))
     dialect = Dialect(by_length=False, quoted=True, dated=dated)
+    if stamp.find(data, min(len(data), start + len(line) + 1), len(data)) is not None:
+        return dialect
     inner = False
     at, kept = start, 0
     while at < len(data):
@@ -271,9 +307,12 @@ def _landing(data: Buffer, at: int, dated: bool) -> int | None:
     return target if _DATE.search(line) or (not dated and _LOOSE.fullmatch(line.rstrip(b"\r"))) else None
 
 
-def _chunks(data: Buffer, start: int, end: int, quoted: bool) -> Iterator[bytes]:
-    """A message's bytes in wire form, in slices cut at line ends so that quoting is seen whole."""
-    convert: bool | None = None
+def _chunks(data: Buffer, start: int, end: int, *, quoted: bool, convert: bool | None = None) -> Iterator[bytes]:
+    """A message's bytes in wire form, in slices cut at line ends so that quoting is seen whole.
+
+    `convert`: whether LF stands for CRLF; None lets the first line say it.
+    """
+    inside = False  # in the middle of a line
     while start < end:
         stop = min(end, start + _SLICE)
         if stop < end:
@@ -282,7 +321,9 @@ def _chunks(data: Buffer, start: int, end: int, quoted: bool) -> Iterator[bytes]
         if convert is None:
             convert = not is_wire_form(piece)
         if quoted and b">From " in piece:
-            piece = _QUOTED.sub(rb"\1", piece)
+            cut = (piece.find(b"\n") + 1 or len(piece)) if inside else 0
+            piece = piece[:cut] + _QUOTED.sub(rb"\1", piece[cut:])
+        inside = not piece.endswith(b"\n")
         yield to_wire(piece) if convert else piece
         start = stop
 

@@ -405,9 +405,9 @@ def _emlx(file: Entry, place: Place, source: str, walk: Walk) -> Found:
 def _mbox(file: Entry, place: Place, source: str, walk: Walk) -> Found:
     name = "/".join(map(_level, place))
     try:
-        with _opened(file) as stream, _mapped(stream) as data:
+        with _opened(file) as stream, mapped(stream) as data:
             for item in mbox.read(data, source, walk.skipped, size_max=walk.size_max):
-                # Labels of Gmail are places of their own; the name of the Takeout file is none.
+                # Labels of Gmail, and folders named by our own export, are places; the name of the file is none then.
                 if name and isinstance(item, Item) and item.mailboxes == ("",):
                     yield replace(item, mailboxes=(name,))
                 else:
@@ -468,7 +468,7 @@ def _opened(file: Entry) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _mapped(stream: IO[bytes]) -> Iterator[mmap.mmap | bytes]:
+def mapped(stream: IO[bytes]) -> Iterator[mmap.mmap | bytes]:
     """The whole file as one buffer: mapped where it has a descriptor, as it is where it is in memory."""
     try:
         number = stream.fileno()

@@ -31,6 +31,11 @@ def canonical(name: str) -> str:
             return _CANONICAL[name.lower()]
         except KeyError:
             raise ProtocolError(f"Flag {name[:64]} cannot be set") from None
-    if not _KEYWORD.fullmatch(name):
+    if not is_keyword(name):
         raise ProtocolError("Bad keyword")
     return name
+
+
+def is_keyword(name: str) -> bool:
+    """Whether the grammar takes it for a keyword."""
+    return _KEYWORD.fullmatch(name) is not None
