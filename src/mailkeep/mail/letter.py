@@ -52,6 +52,7 @@ class Attachment:
     inline: bool  # the HTML body refers to it, or it is an image that says so
     message: bool  # message/rfc822 or message/global: letter_of(letter.content(it)) reads it
     part: Part
+    referred: bool = False  # the HTML body refers to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,13 +437,14 @@ class _Body:
         if len(written) == 1 and (len(passages) == 1 or written[0].html is None):
             only = written[0]
             return (None if only.html and not (only.text or "").strip() else only.text), only.html
-        has_html = _has_html(written)
-        texts = [
-            passage.text if passage.text is not None else html_text(passage.html or "").strip() for passage in written
-        ]
-        has_text = _has_text(written)
-        text = "\n".join(piece.removesuffix("\n") for piece in texts if piece) if has_text else None
-        if not has_html:
+        text = None
+        if _has_text(written):
+            texts = [
+                passage.text if passage.text is not None else html_text(passage.html or "").strip()
+                for passage in written
+            ]
+            text = "\n".join(piece.removesuffix("\n") for piece in texts if piece)
+        if not _has_html(written):
             return text, None
         pieces: list[str] = []
         for passage in passages:
@@ -524,12 +526,9 @@ def _with_references(attachments: list[Attachment], html: str | None) -> tuple[A
         return tuple(attachments)
     used = {_place(markup.unescape("".join(groups))) for groups in _REFERENCE.findall(html)}
     return tuple(
-        replace(found, inline=True)
-        if not found.inline
-        and (
-            (found.content_id is not None and f"cid:{unquote(found.content_id)}" in used)
-            or (found.location is not None and _place(found.location) in used)
-        )
+        replace(found, inline=True, referred=True)
+        if (found.content_id is not None and f"cid:{unquote(found.content_id)}" in used)
+        or (found.location is not None and _place(found.location) in used)
         else found
         for found in attachments
     )
