@@ -18,7 +18,6 @@ import hashlib
 import re
 from base64 import b64decode
 from typing import Final
-from urllib.parse import unquote
 
 from mailkeep.export import mapi
 from mailkeep.export.mapi import Attached, Item, Value
@@ -26,6 +25,7 @@ from mailkeep.export.writer import Message
 from mailkeep.mail.dates import header_date
 from mailkeep.mail.header import guess_text
 from mailkeep.mail.letter import Attachment, Correspondent, Letter, letter_of
+from mailkeep.mail.text import attachment_name
 
 EMBEDDED_MAX: Final = 20  # messages in each other; what is deeper is attached as a file
 RECIPIENTS_MAX: Final = 10_000
@@ -302,17 +302,8 @@ def _utf8_page(html: str) -> bytes:
 
 # --- attachments -----------------------------------------------------------------------------------------------------
 
-_CID: Final = re.compile(r"\bcid:([^\"'<>\s)]{1,998})", re.IGNORECASE)
-_URL: Final = re.compile(
-    r"(?:\b(?:src|background|href|data|poster)\s{0,9}=\s{0,9}|\burl\()[\"']?([^\"'<>\s)]{1,998})", re.I
-)
-
 
 def _attachments(letter: Letter, *, arrived: int, seed: str, depth: int) -> list[Attached]:
-    shown: frozenset[str] = frozenset()
-    if letter.html is not None and any(one.inline for one in letter.attachments):
-        urls = [f"cid:{unquote(cid)}" for cid in _CID.findall(letter.html)]
-        shown = frozenset(urls + _URL.findall(letter.html))
     made: list[Attached] = []
     for attachment in letter.attachments:
         data = letter.content(attachment)
@@ -325,8 +316,8 @@ def _attachments(letter: Letter, *, arrived: int, seed: str, depth: int) -> list
             put[mapi.ATTACH_CONTENT_ID] = mapi.cut(_line(attachment.content_id), 998)
         if attachment.location:
             put[mapi.ATTACH_LOCATION] = mapi.cut(_line(attachment.location), 2000)
-        if attachment.inline and (f"cid:{attachment.content_id}" in shown or attachment.location in shown):
-            # Hidden is right only for what the page shows: a picture that it does not refer to would be lost to sight.
+        if attachment.referred:
+            # Only what the page shows is hidden: a picture that it does not refer to would be lost to sight.
             put[mapi.ATTACH_FLAGS] = mapi.ATTACH_FLAG_SHOWN
             put[mapi.ATTACHMENT_HIDDEN] = True
         made.append(one)
@@ -342,7 +333,7 @@ def _embedded(
     inner = letter_of(data)
     when = header_date(data[: inner.root.body])
     item = _item(inner, arrived=arrived if when is None else when, seed=f"{seed}\0{attachment.number}", depth=depth + 1)
-    name = _file_name(attachment.name)
+    name = _file_name(attachment_name(attachment.part) or "")
     put: dict[int, Value] = {
         mapi.ATTACH_METHOD: mapi.EMBEDDED_MESSAGE,
         mapi.DISPLAY_NAME: mapi.cut(_line(inner.subject)) or name or "message",
@@ -354,7 +345,7 @@ def _embedded(
 
 
 def _file(attachment: Attachment) -> dict[int, Value]:
-    name = _file_name(attachment.name) or _made_up_name(attachment)
+    name = _file_name(attachment.name) or f"part-{attachment.number}.bin"
     stem, dot, extension = name.rpartition(".")
     if not stem:
         stem, dot, extension = name, "", ""
@@ -382,26 +373,6 @@ def _file_name(name: str) -> str:
             return mapi.cut(name)
         name = mapi.cut(stem, mapi.NAME_MAX - 2 * _EXTENSION_MAX - 1) + dot + extension
     return "" if not name.strip("._ ") else name
-
-
-_EXTENSIONS: Final = {
-    "text/plain": "txt", "text/html": "html", "text/calendar": "ics", "text/csv": "csv", "text/vcard": "vcf",
-    "text/x-vcard": "vcf", "text/xml": "xml", "text/rtf": "rtf", "text/enriched": "txt", "text/css": "css",
-    "text/x-patch": "patch", "text/x-diff": "diff", "text/rfc822-headers": "txt", "application/pdf": "pdf",
-    "application/zip": "zip", "application/json": "json", "application/xml": "xml", "application/rtf": "rtf",
-    "application/msword": "doc", "application/ms-tnef": "dat", "application/pgp-signature": "asc",
-    "application/pgp-keys": "asc", "application/pgp-encrypted": "asc", "application/pkcs7-signature": "p7s",
-    "application/x-pkcs7-signature": "p7s", "application/pkcs7-mime": "p7m", "application/x-pkcs7-mime": "p7m",
-    "application/gzip": "gz", "image/jpeg": "jpg", "image/png": "png", "image/gif": "gif", "image/svg+xml": "svg",
-    "image/webp": "webp", "image/tiff": "tif", "image/bmp": "bmp", "audio/mpeg": "mp3", "audio/wav": "wav",
-    "video/mp4": "mp4", "message/rfc822": "eml", "message/global": "eml", "message/delivery-status": "txt",
-    "message/disposition-notification": "txt",
-}  # fmt: skip
-
-
-def _made_up_name(attachment: Attachment) -> str:
-    extension = _EXTENSIONS.get(attachment.media_type, "txt" if attachment.media_type.startswith("text/") else "bin")
-    return f"attachment-{attachment.number}.{extension}"
 
 
 _NOT_SHORT: Final = re.compile(r"[^A-Za-z0-9_-]")
