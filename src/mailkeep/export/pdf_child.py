@@ -1,0 +1,260 @@
+"""The process that turns messages into PDF by WeasyPrint, one after the other, for a parent that may kill it.
+
+Knows WeasyPrint, the page of a message and the limits of its own process; knows no files, no store and no network: all
+that a page may load are the images of its own message, handed over in memory, and whatever else this process were
+talked into opening (a socket, a program) is refused by an audit hook. Limits: CPU time for each message, memory for
+all. `Child` of `export.killable` is the other end.
+
+The hard idea is what a page costs. WeasyPrint's time goes into parsing the same style sheet again, looking fonts up
+again and embedding whole fonts, so the sheet and the font configuration are kept, fonts are subset, and no font with
+pictures is named before one with letters. Pages that are wider than the paper are laid out a second time, on a larger
+sheet that is then shrunk to the paper.
+"""
+
+import io
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from mailkeep.export.killable import OUT_OF_MEMORY, read_frame, write_frame
+from mailkeep.export.page import Show, page, problem_page
+from mailkeep.export.pdf_file import Enclosed, embed
+from mailkeep.export.writer import Message
+from mailkeep.mail.letter import Attachment, Letter, letter_of
+
+if TYPE_CHECKING:
+    import weasyprint
+
+CPU_S: Final = 30  # for a message, and as much again for each MiB of it
+CPU_PER_MIB_S: Final = 30
+MEMORY_MAX: Final = 2 << 30
+STACK: Final = 128 << 20  # nested tables and quotes are recursion, in WeasyPrint
+DEPTH: Final = 20_000
+PICTURES: Final = {"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "image/tiff"}
+WIDER_MAX: Final = 5.0  # beyond, what is too wide is cut off: nobody could read it
+
+_PAPER_MM: Final = (210.0, 297.0)
+_MARGIN_MM: Final = 15.0
+_SHEET: Final = """
+@page {{ size: {width}mm {height}mm; margin: {margin}mm; margin-bottom: {bottom}mm;
+  @bottom-right {{ content: counter(page) " / " counter(pages); font: {font}pt sans-serif; color: #666 }} }}
+* {{ bookmark-level: none !important }}
+html {{ font-family: sans-serif }}
+"""
+CHILD: Final = "from mailkeep.export.pdf_child import main; main()"
+MISSING: Final = (
+    "PDF by WeasyPrint needs Pango and HarfBuzz: apt-get install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0"
+)
+
+
+class Request(msgspec.Struct, array_like=True):
+    """A message to lay out; with a `reason`, the page that says why it cannot be shown, the message attached."""
+
+    message: Message
+    reason: str = ""
+    names: bool = False  # for a PDF that is joined with others: names of embedded files begin with the UID
+
+
+class Answer(msgspec.Struct, array_like=True):
+    """Its PDF, or the `failure`. `boxes`: characters for which this machine has no font, at most a hundred."""
+
+    pdf: bytes
+    failure: str = ""
+    boxes: str = ""
+
+
+def main() -> None:
+    """Serve standard input until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asked, told = os.fdopen(os.dup(0), "rb", 1 << 18), os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "r+b") as nothing:  # whatever a library prints must not reach the parent
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(nothing.fileno(), 1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX, MEMORY_MAX))
+    threading.stack_size(STACK)
+    sys.setrecursionlimit(DEPTH)
+    thread = threading.Thread(target=_serve, args=(asked, told))
+    thread.start()
+    thread.join()
+
+
+def _serve(asked: io.BufferedReader, told: io.BufferedWriter) -> None:
+    with suppress(EOFError, BrokenPipeError):
+        try:
+            printer = Printer()
+        except (ImportError, OSError):  # a library of the system is missing: cffi's dlopen
+            write_frame(told, MISSING.encode())
+            return
+        sys.addaudithook(_refuse)
+        write_frame(told, b"")
+        encode, decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Request).decode
+        while True:
+            request = decode(read_frame(asked))
+            _allow_cpu(cpu_allowed(len(request.message.data)))
+            try:
+                answer = printer.answer(request)
+            except MemoryError:
+                os._exit(OUT_OF_MEMORY)  # what of it would be left nobody knows
+            write_frame(told, encode(answer))
+
+
+def cpu_allowed(size: int) -> float:
+    """Seconds for a message of this size in bytes."""
+    return CPU_S + CPU_PER_MIB_S * size / (1 << 20)
+
+
+def _allow_cpu(seconds: float) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+_REFUSED: Final = {"socket.connect", "socket.getaddrinfo", "socket.bind", "socket.sendto", "subprocess.Popen"}
+
+
+def _refuse(event: str, arguments: tuple[object, ...]) -> None:
+    if event in _REFUSED or event.startswith(("os.system", "os.exec", "os.posix_spawn", "os.fork", "ftplib.")):
+        raise PermissionError(f"{event} is not for a page")
+
+
+class _Boxes(logging.Handler):
+    """Hears WeasyPrint say which characters no font has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if str(record.msg).startswith(".notdef") and isinstance(record.args, tuple) and len(self.seen) < 100:
+            self.seen[str(record.args[0])] = None
+
+
+class Printer:
+    """WeasyPrint, with what it need not do twice. Raises OSError or ImportError where it cannot be loaded."""
+
+    def __init__(self) -> None:
+        import weasyprint
+        from weasyprint.text.fonts import FontConfiguration
+
+        self._boxes = _Boxes()
+        logger = logging.getLogger("weasyprint")
+        logger.handlers[:] = [self._boxes]
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)
+        logging.getLogger("fontTools").setLevel(logging.CRITICAL)
+        logging.getLogger("PIL").setLevel(logging.CRITICAL)
+        self._weasyprint = weasyprint
+        self._fonts = FontConfiguration()
+        self._sheet = self._sheet_of(1.0)
+
+    def answer(self, request: Request) -> Answer:
+        """The PDF of a message, or why there is none. Raises MemoryError."""
+        self._boxes.seen.clear()
+        try:
+            pdf = self._print(request)
+        except MemoryError:
+            raise
+        except Exception as error:  # of WeasyPrint or what it uses: whatever it is, it is this message's
+            return Answer(b"", f"the program that lays it out failed ({type(error).__name__})")
+        return Answer(pdf, "", "".join(self._boxes.seen))
+
+    def _print(self, request: Request) -> bytes:
+        message = request.message
+        letter = letter_of(message.data)
+        if request.reason:
+            html, pictures = problem_page(message, request.reason, Show(_none, _none, "print")), _Pictures(letter)
+            enclosed = [Enclosed("message.eml", "message/rfc822", message.data)]
+        else:
+            pictures = _Pictures(letter)
+            html = page(message, letter, Show(pictures.url, _none, "print"))
+            enclosed = [Enclosed(a.name, a.media_type, letter.content(a)) for a in letter.attachments]
+        document = self._lay_out(html, pictures)
+        _describe(document, letter)
+        out = io.BytesIO()
+        document.write_pdf(out, zoom=_PAPER_MM[0] * 96 / 25.4 / document.pages[0].width, pdf_tags=not request.names)
+        prefix = f"({message.uid}) " if request.names else ""
+        return embed(out.getvalue(), enclosed, prefix=prefix) if enclosed else out.getvalue()
+
+    def _lay_out(self, html: str, pictures: "_Pictures") -> "weasyprint.Document":
+        fetcher = self._weasyprint.urls.URLFetcher(allowed_protocols=["data"])
+        fetcher.fetch = pictures.fetch
+        source = self._weasyprint.HTML(string=html, url_fetcher=fetcher)
+        render = partial(source.render, font_config=self._fonts, presentational_hints=True)
+        document = render(stylesheets=[self._sheet])
+        wider = min(_overflow(document), WIDER_MAX)
+        return render(stylesheets=[self._sheet_of(wider)]) if wider > 1.01 else document
+
+    def _sheet_of(self, scale: float) -> "weasyprint.CSS":
+        width, height = (side * scale for side in _PAPER_MM)
+        margin = _MARGIN_MM * scale
+        text = _SHEET.format(width=width, height=height, margin=margin, bottom=margin * 1.2, font=8 * scale)
+        return self._weasyprint.CSS(string=text)
+
+
+class _Pictures:
+    """The images of one message, as addresses that nobody else can resolve."""
+
+    def __init__(self, letter: Letter) -> None:
+        self._letter = letter
+        self._images: dict[str, Attachment] = {}
+
+    def url(self, attachment: Attachment) -> str | None:
+        if attachment.media_type not in PICTURES:
+            return None
+        url = f"cid:{attachment.number}"
+        self._images[url] = attachment
+        return url
+
+    def fetch(self, url: str, headers: object = None) -> Any:
+        """For WeasyPrint: an image of this message or in the page itself. Raises ValueError for all else."""
+        from weasyprint.urls import URLFetcher, URLFetcherResponse
+
+        image = self._images.get(url)
+        if image is not None:
+            return URLFetcherResponse(url, self._letter.content(image), {"Content-Type": image.media_type})
+        if url[:11].lower() == "data:image/":
+            return URLFetcher(allowed_protocols=["data"]).fetch(url)
+        raise ValueError("not an image of this message")
+
+
+def _none(attachment: Attachment) -> None:
+    return None
+
+
+def _describe(document: "weasyprint.Document", letter: Letter) -> None:
+    about = document.metadata
+    about.title = letter.subject or "(no subject)"
+    about.authors = [who.name or who.address for who in letter.from_[:1]]
+    about.created = letter.date.strftime("%Y-%m-%dT%H:%M:%S%z") if letter.date is not None else None
+    if about.created is not None:
+        about.created = f"{about.created[:-2]}:{about.created[-2:]}"
+    about.description = about.generator = about.modified = None
+    about.keywords = []
+
+
+def _overflow(document: "weasyprint.Document") -> float:
+    """How many times wider than its place the widest thing in the document is."""
+    from weasyprint.formatting_structure.boxes import ParentBox, ReplacedBox, TextBox
+
+    drawn = (TextBox, ReplacedBox)
+    widest = 1.0
+    for sheet in document.pages:
+        left, width = sheet._page_box.content_box_x(), sheet._page_box.width
+        right, boxes = left + width, list(sheet._page_box.children[:1])  # the page's own; no margin boxes
+        while boxes:
+            box = boxes.pop()
+            if isinstance(box, drawn):
+                right = max(right, box.position_x + box.width)
+            elif isinstance(box, ParentBox) and box.style["overflow"] == "visible":
+                boxes.extend(box.children)
+        widest = max(widest, (right - left) / width)
+    return widest
