@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from selectolax.lexbor import LexborHTMLParser
 
 from mailkeep.mail.header import HEADER_MAX, Buffer, decode_charset, decode_words, iter_lines
+from mailkeep.mail.html_limits import is_hostile, tame
 from mailkeep.mail.mime import Params, Part, scan
 from mailkeep.mail.structure import decode_transfer, part_charset
 
 TEXT_MAX = 8 << 20  # characters of text that are looked at, in all
 HTML_MAX = 2 << 20  # characters of one HTML part that are parsed
-HTML_DEPTH_MAX = 200  # open elements that the parser may meet; what has more is stripped of its tags by hand
-HTML_WORK_MAX = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,45 +41,17 @@ def normalise(text: str) -> str:
 _TAG = re.compile(
     r"<(?:script|style)\b.*?(?:</(?:script|style)\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^<>]*>?", re.DOTALL | re.IGNORECASE
 )
-_TAG_NAME = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
-# Elements without content, or that the next of their kind closes.
-_FLAT = frozenset((
-    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr",
-    "p", "li", "dt", "dd", "td", "th", "tr", "option",
-))  # fmt: skip
 
 
 def html_text(markup: str) -> str:
     """The visible text of an HTML document."""
-    markup = markup[:HTML_MAX]
-    if _is_hostile(markup):
+    markup = tame(markup[:HTML_MAX])
+    if is_hostile(markup):  # then it is stripped of its tags by hand
         return html.unescape(_TAG.sub(" ", markup))
     tree = LexborHTMLParser(markup)
     tree.strip_tags(["script", "style", "template", "title"], recursive=True)
     root = tree.body or tree.root
     return "" if root is None else root.text(separator="", skip_empty=False)
-
-
-def _is_hostile(markup: str) -> bool:
-    """Whether parsing could take more than linear time: open elements times tags is what the parser may build."""
-    tags = markup.count("<")
-    if tags <= HTML_DEPTH_MAX:
-        return False
-    opened: dict[str, int] = {}
-    depth = deepest = 0
-    for match in _TAG_NAME.finditer(markup):
-        name = match[2].lower()
-        if name in _FLAT:
-            continue
-        count = opened.get(name, 0)
-        if not match[1]:
-            opened[name] = count + 1
-            depth += 1
-            deepest = max(deepest, depth)
-        elif count:
-            opened[name] = count - 1
-            depth -= 1
-    return deepest > HTML_DEPTH_MAX or deepest * tags > HTML_WORK_MAX
 
 
 def header_text(header: bytes) -> str:
