@@ -185,7 +185,7 @@ class _Sectors:
             self.pieces.append(bytes(pad))
         return first
 
-    def add_tables(self) -> tuple[int, int, int, int, array[int]]:
+    def add_tables(self) -> "tuple[int, int, int, int, array[int]]":
         """Append FAT and DIFAT: the first and number of each, and the FAT sectors that the header lists."""
         each = self.sector // 4
         used = self.next
@@ -210,7 +210,7 @@ class _Sectors:
         return used, fat, first_difat if difat else _END, difat, array("I", listed[:_IN_HEADER])
 
 
-def _chain(count: int, ends: list[int]) -> array[int]:
+def _chain(count: int, ends: list[int]) -> "array[int]":
     """An allocation table in which each entry has the next after it, but the ends."""
     table = array("I", range(1, count + 1))
     for end in ends:
@@ -218,7 +218,7 @@ def _chain(count: int, ends: list[int]) -> array[int]:
     return table
 
 
-def _table(numbers: array[int], unit: int) -> bytes:
+def _table(numbers: "array[int]", unit: int) -> bytes:
     """The bytes of a table, filled up with "free" to a multiple of the unit (bytes)."""
     numbers = numbers + array("I", [_FREE]) * (-len(numbers) % (unit // 4))
     if sys.byteorder == "big":
