@@ -80,9 +80,11 @@ def to_wire(data: bytes) -> bytes:
     return _BARE_LF.sub(b"\r\n", data)
 
 
-def slices(data: Buffer, start: int, end: int) -> Iterator[bytes]:
-    """The bytes of [start, end) in pieces of about SLICE that never cut a CRLF in two, in wire form."""
-    convert: bool | None = None
+def slices(data: Buffer, start: int, end: int, *, convert: bool | None = None) -> Iterator[bytes]:
+    """The bytes of [start, end) in pieces of about SLICE that never cut a CRLF in two, in wire form.
+
+    `convert`: whether a bare LF stands for CRLF; None lets the first line say it.
+    """
     while start < end:
         stop = min(end, start + SLICE)
         piece = bytes(data[start:stop])

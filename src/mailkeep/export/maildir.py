@@ -6,6 +6,9 @@ keywords that `dovecot-keywords` numbers 0 … 25. The file's time of change is 
 Dovecot keep it. Programs that copied the files without their times are found out by a date in the name (`1718000000.…`)
 that is older.
 
+Our own export adds two things that other programs pass over: `,L=asis` in the name of a message whose line ends are to
+be left alone, and a file `mailkeep-folder` with the folder's name where a directory could not be called so.
+
 Maildir++ keeps folders flat beside `cur`, as `.A.B`, with names in modified UTF-7; the file-system layout nests
 directories. Both are read, see tree.py.
 """
@@ -20,16 +23,23 @@ from mailkeep.mail.dates import plausible
 from mailkeep.mail.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
 from mailkeep.mail.mailbox_name import decode_utf7
 
+AS_IS: Final = ",L=asis"
+FOLDER_FILE: Final = "mailkeep-folder"
 _LETTERS: Final = {"D": DRAFT, "F": FLAGGED, "P": "$Forwarded", "R": ANSWERED, "S": SEEN, "T": DELETED}
 # ":2," on Unix; ";2," and "!2," where a colon cannot be in a file name (Windows, zips made there).
 _INFO = re.compile(r"[:;!_\-]2,([A-Za-z]*)")
-_TIME = re.compile(r"(\d{9,11})\.")
+_TIME = re.compile(r"(\d{9,11})\.(?:M(\d{1,12}))?")
 _KEYWORD_LINE = re.compile(r"(\d+)\s+(\S.*)")
 
 
 def is_message(name: str) -> bool:
     """Whether a name in cur or new is a message: dot files and Courier's and Dovecot's own files are not."""
     return not name.startswith((".", "dovecot", "courier"))
+
+
+def is_as_is(name: str) -> bool:
+    """Whether the message's line ends are to be left alone."""
+    return AS_IS in name.partition(":")[0]
 
 
 def flags(name: str, keywords: dict[int, str]) -> frozenset[str]:
@@ -63,9 +73,9 @@ def date(name: str, mtime: int) -> int | None:
 def order(names: Iterable[str]) -> list[str]:
     """In the order of arrival, as far as names tell it, so that UIDs follow it too."""
 
-    def key(name: str) -> tuple[int, str]:
+    def key(name: str) -> tuple[int, int, str]:
         match = _TIME.match(name)
-        return (int(match[1]) if match else 1 << 62, name)
+        return (int(match[1]), int(match[2] or 0), name) if match else (1 << 62, 0, name)
 
     return sorted(names, key=key)
 
@@ -77,3 +87,8 @@ def folder_name(directory: str) -> tuple[str, ...]:
     except (ProtocolError, UnicodeEncodeError):
         text = directory
     return tuple(level.replace("/", "_") for level in text.strip(".").split(".") if level)
+
+
+def real_name(text: str) -> tuple[str, ...]:
+    """A `mailkeep-folder` file: the levels of the folder's name."""
+    return tuple(level for level in text.strip("\r\n").split("/") if level)

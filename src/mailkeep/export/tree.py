@@ -41,6 +41,7 @@ from mailkeep.errors import UsageError
 from mailkeep.export import emlx, maildir, mbox
 from mailkeep.export.item import Bad, Item, Skipped, header_block, slices
 from mailkeep.mail.dates import header_date, plausible
+from mailkeep.mail.mailbox_name import LEVEL_MAX
 
 UNPACKED_RATIO_MAX: Final = 100
 UNPACKED_MIN: Final = 1 << 30
@@ -273,7 +274,7 @@ def _folder(node: Node, place: Place, source: str, walk: Walk) -> Found:
         if folder.name.startswith(".") and not _is_maildir(folder):
             walk.skipped.add("hidden folder")
         elif folder.name.startswith("."):
-            yield from _folder(folder, place + maildir.folder_name(folder.name), where, walk)
+            yield from _folder(folder, place + (_real_name(folder) or maildir.folder_name(folder.name)), where, walk)
         elif folder.name.endswith(".mbox") and not _is_maildir(folder):
             yield from _apple(folder, (*place, folder.name.removesuffix(".mbox")), where, walk)
         elif folder.name.endswith(".sbd"):
@@ -287,6 +288,15 @@ def _is_maildir(node: Node) -> bool:
         return any(folder.name in ("cur", "new") for folder in node.folders())
     except OSError:
         return False
+
+
+def _real_name(node: Node) -> Place:
+    """What our own export says that a Maildir's folder is called; () elsewhere."""
+    for file in node.files():
+        if file.name == maildir.FOLDER_FILE:
+            with suppress(OSError, *_ZIP_ERRORS), _opened(file) as stream:
+                return maildir.real_name(stream.read(_HEAD).decode("utf-8", "replace"))
+    return ()
 
 
 def _maildir(folders: list[Node], files: list[Entry], place: Place, source: str, walk: Walk) -> Found:
@@ -305,7 +315,9 @@ def _maildir(folders: list[Node], files: list[Entry], place: Place, source: str,
         inside, file = entries[key]
         flags = maildir.flags(file.name, keywords)
         when = maildir.date(file.name, file.mtime)
-        yield from _message(file, place, f"{source}/{inside}/{file.name}", walk, flags=flags, internaldate=when)
+        as_is = maildir.is_as_is(file.name)
+        where = f"{source}/{inside}/{file.name}"
+        yield from _message(file, place, where, walk, flags=flags, internaldate=when, as_is=as_is)
 
 
 def _apple(node: Node, place: Place, source: str, walk: Walk) -> Found:
@@ -371,6 +383,7 @@ def _message(
     *,
     flags: frozenset[str] = frozenset(),
     internaldate: int | None = None,
+    as_is: bool = False,
 ) -> Found:
     if file.size > walk.size_max:
         yield Bad(source, f"{file.size} bytes, more than limits.message_size", file.size)
@@ -385,7 +398,8 @@ def _message(
         yield Bad(source, "empty file", file.size)
         return
     when = internaldate or header_date(header_block(data)) or plausible(file.mtime)
-    yield Item(source, len(data), slices(data, 0, len(data)), ("/".join(map(_level, place)),), flags, when)
+    chunks = slices(data, 0, len(data), convert=False if as_is else None)
+    yield Item(source, len(data), chunks, ("/".join(map(_level, place)),), flags, when)
 
 
 def _emlx(file: Entry, place: Place, source: str, walk: Walk) -> Found:
@@ -486,5 +500,5 @@ def mapped(stream: IO[bytes]) -> Iterator[mmap.mmap | bytes]:
 def _level(name: str) -> str:
     """A folder's name as one level of a mailbox name."""
     text = "".join(c if c.isprintable() else "_" for c in os.fsencode(name).decode("utf-8", "replace"))
-    short = text.replace("/", "_").strip().encode()[:200].decode("utf-8", "ignore")
+    short = text.replace("/", "_").strip().encode()[:LEVEL_MAX].decode("utf-8", "ignore")
     return short or "_"
