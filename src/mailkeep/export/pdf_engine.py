@@ -78,10 +78,9 @@ def print_by(child: Child, message: Message, *, names: bool) -> Printed:
             packages = fonts_for(answer.boxes)
             return Printed(answer.pdf, _note(reason, packages), packages)
         reason = reason or answer.failure
-    lines = ["This message could not be shown:", reason, "", "It is attached as it is, as message.eml."]
     raw = pdf_file.Enclosed("message.eml", "message/rfc822", message.data)
     prefix = f"({message.uid}) " if names else ""
-    return Printed(pdf_file.plain(lines, [raw], prefix=prefix), _note(reason, ()))
+    return Printed(pdf_file.plain(pdf_file.excuse(reason), [raw], prefix=prefix), _note(reason, ()))
 
 
 def _ask(child: Child, request: Request) -> Answer:

@@ -9,10 +9,12 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from mailkeep.export.names import Names
+from mailkeep.mail.letter import Letter
 
 if TYPE_CHECKING:
     import pikepdf
@@ -29,6 +31,26 @@ class Enclosed(NamedTuple):
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a PDF says of itself. `created` as a PDF writes it: D:YYYYMMDDHHmmSS+HH'mm'."""
+
+    title: str
+    author: str
+    created: str
+
+    @classmethod
+    def of(cls, letter: Letter) -> "About":
+        """Of a message: its subject, who wrote it and when."""
+        zone = letter.date.strftime("%z")[:5] if letter.date is not None else ""
+        # strftime would leave out the zeros before a year of three digits
+        created = (
+            "" if letter.date is None else f"D:{letter.date.year:04}{letter.date:%m%d%H%M%S}{zone[:3]}'{zone[3:]}'"
+        )
+        author = next((who.name or who.address for who in letter.from_), "")
+        return cls(letter.subject or "(no subject)", author, created)
+
+
 class Part(NamedTuple):
     """A PDF to be joined with others, and what its bookmark says; "" keeps the bookmarks that it has."""
 
@@ -36,8 +58,8 @@ class Part(NamedTuple):
     title: str = ""
 
 
-def embed(pdf: bytes, files: Iterable[Enclosed], *, prefix: str = "") -> bytes:
-    """The PDF with files embedded; the same input gives the same bytes.
+def embed(pdf: bytes, files: Iterable[Enclosed], *, prefix: str = "", about: About | None = None) -> bytes:
+    """The PDF with files embedded, and saying `about` of itself if given; the same input gives the same bytes.
 
     Names are made safe, and unique within the PDF; `prefix` is put before each, to stay unique where PDFs are joined.
     """
@@ -51,6 +73,10 @@ def embed(pdf: bytes, files: Iterable[Enclosed], *, prefix: str = "") -> bytes:
             document.attachments[name] = pikepdf.AttachedFileSpec(
                 document, file.data, description="", filename=name, mime_type=media_type, creation_date="", mod_date=""
             )
+        if about is not None:
+            document.docinfo["/Title"], document.docinfo["/Author"] = about.title, about.author
+            for key in ("/CreationDate", "/ModDate"):
+                document.docinfo[key] = about.created
         if len(document.attachments):
             document.Root.PageMode = pikepdf.Name.UseAttachments
         return _saved(document)
@@ -127,6 +153,11 @@ def count(path: Path) -> int:
             return len(outline.root) or min(len(document.pages), 1)
     except pikepdf.PdfError as error:
         raise ValueError(f"not a PDF: {error}") from error
+
+
+def excuse(reason: str) -> list[str]:
+    """What stands on a page of `plain` in place of a message."""
+    return ["This message could not be shown:", reason, "", "It is attached as it is, as message.eml."]
 
 
 def plain(lines: Sequence[str], files: Iterable[Enclosed], *, prefix: str = "") -> bytes:
