@@ -19,6 +19,7 @@ HTML body is Binary always. A named property has its name in place of the id; th
 Sources: [MS-OXPROPS] (tags and names), [MS-OXCDATA] (types 2.11.1, entry ids 2.2.5), [MS-OXOMSG], [MS-OXCMSG].
 """
 
+import codecs
 import hashlib
 import re
 import struct
@@ -292,6 +293,27 @@ def split_subject(subject: str) -> tuple[str, str]:
     return ("", subject) if match is None else (match[0], subject[match.end() :])
 
 
+# Codepages of Windows whose Python codec is not called "cp" and their number.
+_CODECS: Final = {
+    936: "gb18030", 1200: "utf-16-le", 1201: "utf-16-be", 10000: "mac-roman", 20127: "cp1252", 20866: "koi8-r",
+    20932: "euc-jp", 20936: "gb18030", 21866: "koi8-u", 28591: "cp1252", 28599: "cp1254", 28603: "iso8859-13",
+    28605: "iso8859-15", 38598: "iso8859-8", 50220: "iso2022_jp_2", 50221: "iso2022_jp_2", 50222: "iso2022_jp_2",
+    50225: "iso2022_kr", 51932: "euc-jp", 51936: "gb18030", 51949: "cp949", 51950: "cp950", 52936: "hz",
+    54936: "gb18030", 65000: "utf-7", 65001: "utf-8",
+}  # fmt: skip
+
+
+def codec_of(codepage: Value | None) -> str | None:
+    """The Python codec of a Windows codepage, e.g. the value of INTERNET_CODEPAGE; None when it is not known."""
+    if not isinstance(codepage, int):
+        return None
+    name = _CODECS.get(codepage) or (f"iso8859-{codepage - 28590}" if 28590 < codepage < 28600 else f"cp{codepage}")
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        return None
+
+
 # --- addresses -------------------------------------------------------------------------------------------------------
 
 # A one-off entry id ([MS-OXCDATA] section 2.2.5.1): flags, provider, version, then name, type and address.
@@ -338,6 +360,32 @@ def read_entry_list(value: bytes) -> list[bytes]:
         found.append(value[at + 4 : at + 4 + size])
         at += 4 + size + -size % 4
     return found
+
+
+# --- values by type --------------------------------------------------------------------------------------------------
+# A file may give a property any type: what is not of the expected one is not there.
+
+
+def text_of(properties: dict[int, Value], number: int) -> str:
+    """The text of a property by its tag, or ""."""
+    value = properties.get(number)
+    return clean(value) if isinstance(value, str) else ""
+
+
+def number_of(properties: dict[int, Value], number: int) -> int:
+    value = properties.get(number)
+    return value if isinstance(value, int) else 0
+
+
+def bytes_of(properties: dict[int, Value], number: int) -> bytes:
+    value = properties.get(number)
+    return value if isinstance(value, bytes) else b""
+
+
+def time_of(properties: dict[int, Value], number: int) -> int | None:
+    """A time as Unix seconds; None when there is none."""
+    value = properties.get(number)
+    return unix_time(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 # --- conversations ---------------------------------------------------------------------------------------------------
