@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "push": ("push", "push"),
     "migrate": ("push", "migrate"),
     "import": ("imports", "import_mail"),
+    "export": ("export", "export"),
     "pull": ("pull", "pull"),
     "sync": ("sync", "sync"),
     "bulk": ("bulk", "bulk"),

@@ -66,6 +66,17 @@ def selection_options(command: Callable[..., int]) -> Callable[..., int]:
     return wrapped
 
 
+def typed_filters() -> str:
+    """The filters of the command at hand as they were typed: `30d` stays the same, the day it stands for does not."""
+    given = click.get_current_context().params
+    words = []
+    for name in _NAMES:
+        value = given.get(name)
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        words += [f"--{name.replace('_', '-')} {each}" for each in values]
+    return " ".join(words)
+
+
 _NAMES: Final = ("folder", "not_folder", "since", "before", "larger", "smaller", "flag", "kind", "query")
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from mailkeep.export.writer import Folder, Message
+from mailkeep.mail.header import decode_words, header_end
 
 BYTES_MAX: Final = 120
 RESERVED: Final = ("manifest.jsonl",)  # what the export itself puts into the top of its output
@@ -26,6 +27,8 @@ _UID_AT_END = re.compile(r"\([0-9]+\)(?:\.[^.]*)?")
 # Whoever finds such a directory takes what is around it for a Maildir, or a folder of Thunderbird's or Apple's.
 _TAKEN_FOR_MORE = re.compile(r"cur|new|tmp|.*\.(?:sbd|mbox)", re.IGNORECASE | re.DOTALL)
 _SPACES = re.compile(r"\s+")
+_SUBJECT = re.compile(rb"\nsubject[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE)
+_SUBJECT_MAX: Final = 2048  # bytes: no name has room for more
 
 
 def safe_name(text: str, bytes_max: int = BYTES_MAX) -> str:
@@ -79,11 +82,18 @@ def fold(name: str) -> str:
     return folded if folded.isascii() else "".join(c for c in folded if unicodedata.category(c) != "Cf")
 
 
+def subject_of(data: bytes) -> str:
+    """The subject of a message, decoded, as far as a name needs it."""
+    header = data[: header_end(data)]
+    match = _SUBJECT.search(b"\n" + header)
+    return "" if match is None else decode_words(match[1][:_SUBJECT_MAX])
+
+
 def message_file(message: Message, subject: str, suffix: str) -> str:
     """`2023-05-17 Subject (UID).eml`; the day is that of the internal date in UTC. Unique within the folder."""
     end = f" ({message.uid}){suffix}"
     try:
-        day = datetime.fromtimestamp(message.internaldate, UTC).strftime("%Y-%m-%d")
+        day = datetime.fromtimestamp(message.internaldate, UTC).isoformat()[:10]
     except (ValueError, OverflowError, OSError):
         day = "0000-00-00"
     start = safe_name(f"{day} {subject}" if subject.strip() else day, BYTES_MAX - len(end.encode("utf-8")))
