@@ -150,7 +150,7 @@ def _put_list(
             packed.append(value.bytes_le)
         elif isinstance(value, float):
             packed.append(struct.pack(_FLOATS[kind], value))
-        else:
+        elif isinstance(value, int):
             packed.append((value & _MASKS[kind]).to_bytes(_ELEMENTS.get(kind, 8), "little"))
     raw = streams[_stream_name(tag)] = b"".join(packed)
     return len(raw)

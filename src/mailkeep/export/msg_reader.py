@@ -1,0 +1,338 @@
+"""Reads an MSG file ([MS-OXMSG]) into a MAPI item, whoever wrote it and whatever happened to it since.
+
+Knows where MSG files keep properties, recipients, attachments and embedded messages; olefile reads the compound file's
+header, tables and directory. Strings come out as Unicode, also from files in the codepage of some old Windows. Nothing
+is made of the properties here: that is `from_mapi`'s part.
+
+**The one hard idea** is that the file may be damaged or made to do harm, so nothing that it says is taken as a measure:
+sizes are held against the size of the file before olefile loops over them, streams are collected by walking each chain
+for no more sectors than there are, and all that is read has a budget, since a thousand streams may claim one another's
+sectors. What cannot be read is Bad. Values are taken from the streams that are there, not from the table that lists
+them, as some writers forget rows; what is missing is only missing.
+"""
+
+import io
+import mmap
+import re
+import struct
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+import olefile
+from olefile.olefile import OleDirectoryEntry
+
+from mailkeep.export import cfb, mapi
+from mailkeep.export.cfb import Storage
+from mailkeep.export.mapi import Attached, Item, Named, Value
+from mailkeep.export.msg_storage import FIRST_NAMED, NAMES, TABLE
+
+Buffer = bytes | mmap.mmap
+
+EMBEDDED_MAX: Final = 50  # messages in each other that are read; from_mapi has a limit of its own
+OBJECTS_MAX: Final = 10_000  # recipients, and attachments, of one message
+_READ_MAX_FACTOR: Final = 4  # bytes read at most, as a multiple of the file's size
+_OLE_DEPTH_MAX: Final = 10
+
+# What olefile raises for damaged files, by its tests and by fuzzing.
+_REFUSALS: Final = (
+    OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError, MemoryError,
+    struct.error,
+)  # fmt: skip
+
+
+class Bad(ValueError):
+    """This cannot be read as an MSG file; the text says why."""
+
+
+def read(data: Buffer) -> Item:
+    """The message in an MSG file. Raises Bad."""
+    try:
+        file = _File(data)
+        return file.item(file.ole.root, head=32, depth=0)
+    except Bad:
+        raise
+    except _REFUSALS as error:
+        raise Bad(f"damaged compound file ({type(error).__name__})") from error
+
+
+# --- the compound file -----------------------------------------------------------------------------------------------
+
+
+def _check_header(data: Buffer) -> None:
+    """Refuse numbers that would keep olefile busy: they are its loop counts."""
+    head = bytes(data[:512])
+    if len(head) < 512 or not head.startswith(cfb.SIGNATURE):
+        raise Bad("not a compound file")
+    shift, mini_shift = struct.unpack_from("<HH", head, 30)
+    if shift not in (9, 12) or mini_shift != 6:
+        raise Bad("sectors of an unknown size")
+    sectors = len(data) >> shift
+    fat_count, mini_count, difat_count = (struct.unpack_from("<I", head, at)[0] for at in (44, 64, 72))
+    if max(fat_count, mini_count, difat_count) > sectors + 1:
+        raise Bad("its tables are larger than the file")
+
+
+class _File:
+    """The compound file: storages as olefile's directory entries, streams as bytes; and the names of properties."""
+
+    def __init__(self, data: Buffer) -> None:
+        _check_header(data)
+        self.data = data
+        self.budget = _READ_MAX_FACTOR * len(data) + (1 << 20)
+        self.ole = olefile.OleFileIO(io.BytesIO(data) if isinstance(data, bytes) else data)
+        root = self.ole.root
+        if root is None or root.size > len(data):
+            raise Bad("its directory is damaged")
+        self.sector: int = self.ole.sectorsize
+        self.mini = b""
+        if root.size:
+            self.ole.loadminifat()
+            self.mini = self.big(root)
+        self.names = self._names()
+
+    def stream(self, entry: OleDirectoryEntry) -> bytes:
+        """The bytes of a stream, as many as its size says. Raises Bad when they are not there."""
+        size: int = entry.size
+        if size > len(self.data):
+            raise Bad("a stream is larger than the file")
+        if size < cfb.MINI_MAX:
+            return self.collect(self.mini, self.chain(self.ole.minifat, entry, cfb.MINI_SECTOR), size)
+        return self.big(entry)
+
+    def big(self, entry: OleDirectoryEntry) -> bytes:
+        runs = self.chain(self.ole.fat, entry, self.sector)
+        return self.collect(self.data, ((at + self.sector, end + self.sector) for at, end in runs), entry.size)
+
+    def chain(self, table: "array[int]", entry: OleDirectoryEntry, sector: int) -> Iterator[tuple[int, int]]:
+        """Where the sectors of a stream lie, by its allocation table; neighbours are taken together."""
+        at: int = entry.isectStart
+        left = -(-entry.size // sector)
+        while left > 0:
+            first = at
+            while left > 0:
+                if at >= len(table):
+                    raise Bad("a stream is cut off")
+                left -= 1
+                last, at = at, table[at]
+                if at != last + 1:
+                    break
+            yield first * sector, (last + 1) * sector
+
+    def collect(self, data: Buffer, runs: Iterable[tuple[int, int]], size: int) -> bytes:
+        self.budget -= size
+        if self.budget < 0:
+            raise Bad("its streams say that they are larger than the file")
+        pieces = [bytes(data[at:end]) for at, end in runs]
+        whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(whole) < size:
+            raise Bad("the file is cut off")
+        return whole[:size]
+
+    def _names(self) -> list[tuple[UUID, int | str] | None]:
+        """The names of the properties from 0x8000 on (section 2.2.3); None for those that cannot be read."""
+        storage = self.ole.root.kids_dict.get(NAMES)
+        if storage is None:
+            return []
+        streams = {kid.name: kid for kid in storage.kids if kid.entry_type == olefile.STGTY_STREAM}
+        guids, entries, strings = (
+            self.stream(streams[name]) if (name := f"__substg1.0_{tag:08X}") in streams else b""
+            for tag in (0x00020102, 0x00030102, 0x00040102)
+        )
+        found: list[tuple[UUID, int | str] | None] = []
+        for at in range(0, min(len(entries) - 7, 8 * (0x10000 - FIRST_NAMED)), 8):
+            identity, kind, number = struct.unpack_from("<IHH", entries, at)
+            while len(found) <= number < 0x10000 - FIRST_NAMED:
+                found.append(None)
+            guid = _guid(guids, kind >> 1)
+            if guid is None or number >= len(found):
+                continue
+            found[number] = (guid, _string(strings, identity) if kind & 1 else identity)
+        return found
+
+    # -- objects
+
+    def item(self, storage: OleDirectoryEntry, *, head: int, depth: int) -> Item:
+        """A message, at the root of the file or embedded."""
+        values, named = self.properties(storage, head)
+        if mapi.MESSAGE_CLASS not in values and TABLE not in storage.kids_dict:
+            raise Bad("a compound file, but no message")
+        item = Item(values, named)
+        for kid in storage.kids:
+            if kid.entry_type != olefile.STGTY_STORAGE:
+                continue
+            name = kid.name.lower()
+            if name.startswith("__recip_version1.0_#") and len(item.recipients) < OBJECTS_MAX:
+                item.recipients.append(self.properties(kid, 8, values)[0])
+            elif name.startswith("__attach_version1.0_#") and len(item.attachments) < OBJECTS_MAX:
+                item.attachments.append(self.attached(kid, depth, values))
+        return item
+
+    def attached(self, storage: OleDirectoryEntry, depth: int, owner: dict[int, Value]) -> Attached:
+        values, _ = self.properties(storage, 8, owner)
+        data = values.pop(mapi.ATTACH_DATA, None)
+        found = Attached(values, data=data if isinstance(data, bytes) else None)
+        inner = storage.kids_dict.get(f"__substg1.0_{mapi.ATTACH_OBJECT:08X}".lower())
+        if inner is None or inner.entry_type != olefile.STGTY_STORAGE:
+            return found
+        if values.get(mapi.ATTACH_METHOD) != mapi.OLE and TABLE in inner.kids_dict:
+            if depth + 1 < EMBEDDED_MAX:
+                found.item = self.item(inner, head=24, depth=depth + 1)
+        elif found.data is None:
+            found.data = b"".join(cfb.pieces(self.copy(inner, 0)))
+        return found
+
+    def copy(self, storage: OleDirectoryEntry, depth: int) -> Storage:
+        """An embedded OLE object: by itself it is a compound file, e.g. a sheet that its program opens."""
+        made = Storage()
+        for kid in storage.kids:
+            if not kid.name.isascii() or not 0 < len(kid.name) <= cfb.NAME_MAX:
+                continue
+            if kid.entry_type == olefile.STGTY_STREAM:
+                made.children[kid.name] = self.stream(kid)
+            elif kid.entry_type == olefile.STGTY_STORAGE and depth < _OLE_DEPTH_MAX:
+                made.children[kid.name] = self.copy(kid, depth + 1)
+        return made
+
+    def properties(
+        self, storage: OleDirectoryEntry, head: int, owner: dict[int, Value] | None = None
+    ) -> tuple[dict[int, Value], dict[Named, Value]]:
+        """The properties of one object, and the named ones apart. `owner`: of the message, which has the codepage."""
+        raw = _Properties()
+        table = storage.kids_dict.get(TABLE)
+        if table is not None and table.entry_type == olefile.STGTY_STREAM:
+            raw.add_table(self.stream(table)[head:])
+        for kid in storage.kids:
+            match = _STREAM_NAME.fullmatch(kid.name)
+            if match is not None and kid.entry_type == olefile.STGTY_STREAM:
+                raw.streams[int(match[1], 16), -1 if match[2] is None else int(match[2], 16)] = self.stream(kid)
+        raw.add_streams(_codec(raw.values if owner is None else owner))
+        values: dict[int, Value] = {}
+        named: dict[Named, Value] = {}
+        for tag, value in raw.values.items():
+            number = (tag >> 16) - FIRST_NAMED
+            if number < 0:
+                values[tag] = value
+            elif number < len(self.names) and (name := self.names[number]) is not None:
+                named[Named(*name, tag & 0xFFFF)] = value
+        return values, named
+
+
+_STREAM_NAME: Final = re.compile(r"__substg1\.0_([0-9A-Fa-f]{8})(?:-([0-9A-Fa-f]{8}))?")
+
+
+def _guid(guids: bytes, index: int) -> UUID | None:
+    if index == 1:
+        return mapi.PS_MAPI
+    if index == 2:
+        return mapi.PS_PUBLIC_STRINGS
+    raw = guids[16 * (index - 3) : 16 * (index - 2)] if index > 2 else b""
+    return UUID(bytes_le=raw) if len(raw) == 16 else None
+
+
+def _string(strings: bytes, at: int) -> str:
+    size = int.from_bytes(strings[at : at + 4], "little")
+    return mapi.clean(strings[at + 4 : at + 4 + min(size, 1024)].decode("utf-16-le", "replace"))
+
+
+def _codec(values: dict[int, Value]) -> str:
+    """Of the 8-bit strings of a message: the codepage that it names, else Western European."""
+    for tag in (mapi.MESSAGE_CODEPAGE, mapi.INTERNET_CODEPAGE):
+        if (codec := mapi.codec_of(values.get(tag))) is not None and not codec.startswith("utf-16"):
+            return codec
+    return "cp1252"
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+_FIXED: Final = {
+    mapi.INTEGER16: "<h6x",
+    mapi.INTEGER32: "<i4x",
+    mapi.ERROR_CODE: "<I4x",
+    mapi.BOOLEAN: "<?7x",
+    mapi.FLOATING32: "<f4x",
+    mapi.FLOATING64: "<d",
+    mapi.FLOATING_TIME: "<d",
+    mapi.CURRENCY: "<q",
+    mapi.INTEGER64: "<q",
+    mapi.TIME: "<Q",
+}
+_LISTS: Final = {
+    mapi.INTEGER16: "h",
+    mapi.INTEGER32: "i",
+    mapi.FLOATING32: "f",
+    mapi.FLOATING64: "d",
+    mapi.FLOATING_TIME: "d",
+    mapi.CURRENCY: "q",
+    mapi.INTEGER64: "q",
+    mapi.TIME: "Q",
+}
+_HTML_UNICODE: Final = 0x1013001F
+_HTML_STRING8: Final = 0x1013001E
+
+
+@dataclass(slots=True)
+class _Properties:
+    """The properties of one object, from its table and its streams."""
+
+    values: dict[int, Value] = field(default_factory=dict)
+    streams: dict[tuple[int, int], bytes] = field(default_factory=dict)  # by tag and number in a list, or -1
+
+    def add_table(self, table: bytes) -> None:
+        """The rows of 16 bytes with a value in them."""
+        for at in range(0, len(table) - 15, 16):
+            tag = int.from_bytes(table[at : at + 4], "little")
+            layout = _FIXED.get(tag & 0xFFFF)
+            if layout is not None:
+                self.values[tag] = struct.unpack_from(layout, table, at + 8)[0]
+
+    def add_streams(self, codec: str) -> None:
+        for (tag, number), raw in self.streams.items():
+            if number >= 0:
+                continue
+            kind = tag & 0xFFFF
+            if tag == _HTML_UNICODE:
+                self.values[mapi.HTML] = _unicode(raw).encode("utf-8")
+                self.values[mapi.INTERNET_CODEPAGE] = mapi.CODEPAGE_UTF8
+            elif tag == _HTML_STRING8:
+                self.values.setdefault(mapi.HTML, raw)
+            elif kind == mapi.STRING:
+                self.values[tag] = _unicode(raw)
+            elif kind == mapi.STRING8:
+                self.values.setdefault(tag | 1, _string8(raw, codec))
+            elif kind == mapi.BINARY:
+                self.values[tag] = raw
+            elif kind == mapi.GUID and len(raw) == 16:
+                self.values[tag] = UUID(bytes_le=raw)
+            elif kind & mapi.MULTIPLE and (values := self.list_of(tag, raw, codec)):
+                self.values[tag | 1 if kind & 0xFFF == mapi.STRING8 else tag] = values
+
+    def list_of(self, tag: int, raw: bytes, codec: str) -> Value | None:
+        """The values of a multi-valued property (section 2.1.4)."""
+        kind = tag & 0xFFF
+        letter = _LISTS.get(kind)
+        if letter is not None:
+            return [value for (value,) in struct.iter_unpack("<" + letter, raw[: len(raw) - len(raw) % _size(letter)])]
+        if kind == mapi.GUID:
+            return [UUID(bytes_le=raw[at : at + 16]) for at in range(0, len(raw) - 15, 16)]
+        count = len(raw) // (8 if kind == mapi.BINARY else 4)
+        found = [self.streams[tag, number] for number in range(count) if (tag, number) in self.streams]
+        if kind == mapi.BINARY:
+            return found
+        if kind == mapi.STRING:
+            return [_unicode(value) for value in found]
+        return [_string8(value, codec) for value in found] if kind == mapi.STRING8 else None
+
+
+def _size(letter: str) -> int:
+    return struct.calcsize("<" + letter)
+
+
+def _unicode(raw: bytes) -> str:
+    return mapi.clean(raw[: len(raw) & ~1].decode("utf-16-le", "replace"))
+
+
+def _string8(raw: bytes, codec: str) -> str:
+    return mapi.clean(raw.rstrip(b"\0").decode(codec, "replace"))
