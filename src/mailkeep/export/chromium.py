@@ -15,9 +15,7 @@ import binascii
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +23,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from mailkeep.errors import ToolMissing
-from mailkeep.export import pdf_file
+from mailkeep.export import confined, pdf_file
 from mailkeep.export.killable import Lost
 from mailkeep.export.page import Show, page, problem_page
 from mailkeep.export.pdf import Printed
@@ -40,6 +38,7 @@ PAGE_S: Final = 60  # for a message, and as much again for each MiB of it
 START_S: Final = 60
 AGE_MAX: Final = 500  # messages for one browser: it never gives all memory back
 ANSWER_MAX: Final = 1 << 30
+MEMORY_MAX: Final = 4 << 30  # for each of its processes
 PICTURES: Final = {"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"}
 
 _DEAD: Final = "http://127.0.0.1:9"  # RFC 863; nothing answers there, and if it did, it would only discard
@@ -73,14 +72,6 @@ _SWITCHES: Final = (
     "--mute-audio",
     "--force-color-profile=srgb",
     "--font-render-hinting=none",
-)
-# The pipe is descriptors 3 and 4 of the browser; Popen alone cannot say which number a descriptor gets.
-_TRAMPOLINE: Final = (
-    "import os, sys\n"
-    "a, b = os.dup(int(sys.argv[1])), os.dup(int(sys.argv[2]))\n"
-    "a, b = (os.dup(a), os.dup(b)) if {a, b} & {3, 4} else (a, b)\n"
-    "os.dup2(a, 3); os.dup2(b, 4); os.close(a); os.close(b)\n"
-    "os.execv(sys.argv[3], sys.argv[3:])\n"
 )
 _FOOTER: Final = (
     '<div style="width:100%;margin:0 15mm;text-align:right;font:8px sans-serif;color:#666">'
@@ -189,15 +180,14 @@ class Browser:
             # Its sandbox does not work for root, and it refuses to start.
             _log.warning("chromium runs without its sandbox, because this is root", advice="run as another user")
             switches.append("--no-sandbox")
+        # The pipe of the protocol is its descriptors 3 and 4. As another user than root it has a sandbox of its own.
         try:
-            return subprocess.Popen(
-                [sys.executable, "-c", _TRAMPOLINE, str(to_it), str(from_it), program, *switches, "about:blank"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(to_it, from_it),
-                start_new_session=True,  # so that all its processes are ended together
-                env={**_environment(), "HOME": self._profile, "TMPDIR": self._profile},
+            return confined.start(
+                [program, *switches, "about:blank"],
+                home=self._profile,
+                limits={"RLIMIT_CORE": 0, "RLIMIT_DATA": MEMORY_MAX},
+                descriptors=(to_it, from_it),
+                namespace=False,
             )
         finally:
             os.close(to_it)
@@ -259,7 +249,7 @@ class Browser:
 
     def _kill_late(self) -> None:
         self._late = True
-        self._kill()
+        confined.kill(self._process)
 
     def _call(self, method: str, parameters: dict[str, Any] | None = None, *, until: str = "") -> Any:
         """What a command answers; with `until`, not before that event came. Raises OSError, EOFError, Lost."""
@@ -296,21 +286,10 @@ class Browser:
         heard: dict[str, Any] = json.loads(told)
         return heard
 
-    def _kill(self) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
     def close(self) -> None:
         """End all its processes, and remove its profile."""
-        self._kill()
-        self._process.wait()
-        self._kill()
+        confined.end(self._process)
         for descriptor in (self._read, self._write):
             with suppress(OSError):
                 os.close(descriptor)
         shutil.rmtree(self._profile, ignore_errors=True)
-
-
-def _environment() -> dict[str, str]:
-    kept = ("PATH", "LANG", "LC_ALL", "FONTCONFIG_FILE", "FONTCONFIG_PATH")
-    return {name: os.environ[name] for name in kept if name in os.environ} | {"DBUS_SESSION_BUS_ADDRESS": "disabled:"}
