@@ -18,6 +18,7 @@ from typing import Final
 import nh3
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from mailkeep.mail.direction import first_strong
 from mailkeep.mail.html_limits import is_hostile, tame
 from mailkeep.mail.safe_css import Styles
 from mailkeep.mail.text import html_text
@@ -39,16 +40,22 @@ class SafeHtml:
 
 
 def sanitise(html: str, *, resolve: Resolve, scope: str = "mk-mail") -> SafeHtml:
-    """The HTML of a mail as a safe fragment, in a `div` of the class `scope`, to which its style sheets are bound.
+    """The HTML of a mail as a safe fragment, in a `div` of the classes `mk-mail` and `scope`.
 
-    `resolve` gives the URL of a thing that comes with the mail (by "cid:…" or its location), None for all others. Ids
-    get `scope` as their prefix. Linear time, never raises.
+    Its style sheets are bound to `scope`, and its ids get that as their prefix, so that several mails fit on a page.
+
+    `resolve` gives the URL of a thing that comes with the mail (by "cid:…" or its location), None for all others.
+    Linear time, never raises.
     """
     html = tame(html[:HTML_MAX])
     if is_hostile(html, depth_max=DEPTH_MAX):
         text = markup.escape(html_text(html).strip(), quote=False)
-        return SafeHtml(f'<div class="{scope}"><pre dir="auto">{text}</pre></div>', 0, "auto", as_text=True)
+        return SafeHtml(f'<div class="{_classes(scope)}"><pre dir="auto">{text}</pre></div>', 0, "auto", as_text=True)
     return _Cleaner(resolve, scope).clean(html)
+
+
+def _classes(scope: str) -> str:
+    return scope if scope == "mk-mail" else f"mk-mail {scope}"
 
 
 # ---- what may stay
@@ -58,13 +65,17 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_TAGS: Final = _words("""a abbr acronym address article aside b bdi bdo big blockquote br caption center cite code col colgroup dd del
-    details dfn dir div dl dt em fieldset figcaption figure font footer h1 h2 h3 h4 h5 h6 header hr i img ins kbd label
-    legend li main mark menu nav nobr ol p pre q rp rt ruby s samp section small span strike strong sub summary sup
-    table tbody td tfoot th thead time tr tt u ul var wbr""")
+_TAGS: Final = _words(
+    "a abbr acronym address article aside b bdi bdo big blockquote br caption center cite code col colgroup dd del "
+    "details dfn dir div dl dt em fieldset figcaption figure font footer h1 h2 h3 h4 h5 h6 header hr i img ins kbd "
+    "label legend li main mark menu nav nobr ol p pre q rp rt ruby s samp section small span strike strong sub "
+    "summary sup table tbody td tfoot th thead time tr tt u ul var wbr"
+)
 # Their contents go with them: they are no text, or text only for a reader that does not run scripts.
-_WITH_CONTENT: Final = _words("""script style template title noscript iframe object applet svg math select textarea noembed noframes xmp audio
-    video canvas datalist frameset""")
+_WITH_CONTENT: Final = _words(
+    "script style template title noscript iframe object applet svg math select textarea noembed noframes xmp audio "
+    "video canvas datalist frameset"
+)
 _EVERYWHERE: Final = _words("style class id dir lang title align valign bgcolor background width height")
 _ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     "*": _EVERYWHERE,
@@ -99,6 +110,8 @@ _LENGTH = re.compile(r"\s*(\d{1,4})\s*(?:px)?\s*")
 # nh3 writes attributes as name="value" with `"` in the value as &quot;.
 _IMG = re.compile(r'<img((?: [^\s="<>/]+="[^"]*")*)>')
 _WRITTEN_ATTRIBUTE = re.compile(r' ([^\s="<>/]+)="([^"]*)"')
+_TAG = re.compile(r"<[^>]*>|&[#\w]{1,10};")
+_DIRECTION_SOUGHT: Final = 20_000  # characters of the fragment
 _BLOCKED: Final = "mk-blocked:"
 
 # Elements that would load something, though nothing is left of them.
@@ -120,7 +133,7 @@ class _Cleaner:
             [self.styles.sheet(node.text(deep=True)) for node in tree.css("style")] if "<style" in html.lower() else []
         )
         root, body = tree.root, tree.body
-        direction = next((found for node in (body, root) if (found := _direction(node))), "auto")
+        direction = next((found for node in (body, root) if (found := _direction(node))), None)
         opening, about_links = self.body(body)
         self.blocked += sum(1 for node in tree.css(_LOADERS) if _is_foreign(node))
         fragment = nh3.clean(
@@ -134,9 +147,10 @@ class _Cleaner:
         )
         if _BLOCKED in fragment:
             fragment = _IMG.sub(_placeholder, fragment)
+        direction = direction or first_strong(_TAG.sub(" ", fragment[:_DIRECTION_SOUGHT])) or "auto"
         css = "\n".join(filter(None, [about_links, *sheets]))
         head = f"<style>{css}</style>" if css else ""
-        whole = f'<div class="{self.scope}" dir="{direction}">{head}{opening}{fragment}</div></div>'
+        whole = f'<div class="{_classes(self.scope)}" dir="{direction}">{head}{opening}{fragment}</div></div>'
         return SafeHtml(whole, self.blocked + self.styles.blocked, direction)
 
     def body(self, node: LexborNode | None) -> tuple[str, str]:
