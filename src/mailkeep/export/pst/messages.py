@@ -96,7 +96,7 @@ def _properties(names: Names, item: mapi.Item, *, has_attachments: bool) -> dict
     created = raw.get(mapi.DELIVERY_TIME) or raw.get(mapi.CLIENT_SUBMIT_TIME) or _NO_TIME
     raw.setdefault(mapi.CREATION_TIME, created)
     raw.setdefault(mapi.LAST_MODIFICATION_TIME, created)
-    raw.setdefault(mapi.SEARCH_KEY, mapi.conversation_id(f"{created} {raw[mapi.SUBJECT]!r}"))
+    raw.setdefault(mapi.SEARCH_KEY, mapi.conversation_id(f"{created!r} {raw[mapi.SUBJECT]!r}"))
     values = encode(raw)
     for named, value in item.named.items():
         tag_ = names.tag(named)
