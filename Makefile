@@ -7,7 +7,7 @@ DEMO ?= build/demo
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: build serve test check bench bench-pull torture lock clean
+.PHONY: build serve test check bench bench-pull bench-export torture lock clean
 .DEFAULT_GOAL := build
 
 # The program, at .venv/bin/mailkeep, with what it needs to run and nothing else.
@@ -57,6 +57,11 @@ bench: $(VENV)/.dev
 bench-pull: $(VENV)/.dev
 	@$(BIN)/python -m tests.programs dovecot mbsync offlineimap getmail
 	@$(BIN)/python -m bench.pull
+
+# Exporting mail: every format, in messages a second and memory. `$(BIN)/python -m bench.export --large` for big PSTs.
+bench-export: $(VENV)/.dev
+	@$(BIN)/python -m tests.programs dovecot chromium soffice
+	@$(BIN)/python -m bench.export
 
 # The long forms of what `make test` runs briefly: kills, bad input, fuzzing.
 torture: $(VENV)/.dev
