@@ -28,9 +28,10 @@ from mailkeep.export.killable import Lost
 from mailkeep.export.page import Show, page, problem_page
 from mailkeep.export.pdf import Printed
 from mailkeep.export.pdf_file import About, Enclosed
+from mailkeep.export.pictures import Pictures
 from mailkeep.export.writer import Message
 from mailkeep.log import Log
-from mailkeep.mail.letter import Attachment, Letter, letter_of
+from mailkeep.mail.letter import Attachment, letter_of
 
 PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MISSING: Final = "PDF by Chromium needs the browser: apt-get install chromium"
@@ -39,7 +40,6 @@ START_S: Final = 60
 AGE_MAX: Final = 500  # messages for one browser: it never gives all memory back
 ANSWER_MAX: Final = 1 << 30
 MEMORY_MAX: Final = 4 << 30  # for each of its processes
-PICTURES: Final = {"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"}
 
 _DEAD: Final = "http://127.0.0.1:9"  # RFC 863; nothing answers there, and if it did, it would only discard
 _SWITCHES: Final = (
@@ -102,8 +102,13 @@ class Chromium:
         raw = [Enclosed("message.eml", "message/rfc822", message.data)]
         timeout_s = PAGE_S * (1 + len(message.data) / (1 << 20))
         try:
-            html = page(message, letter, Show(_as_data(letter), _none, "print"))
-            files = (Enclosed(a.name, a.media_type, letter.content(a)) for a in letter.attachments)
+            pictures = Pictures(letter)
+            html = page(message, letter, Show(pictures.url, _none, "print"))
+            files = [
+                Enclosed(attachment.name, attachment.media_type, letter.content(attachment))
+                for attachment in letter.attachments
+                if attachment.number not in pictures.shown
+            ]
             pdf = self._lay_out(html, timeout_s)
             return Printed(pdf_file.embed(pdf, files, prefix=prefix, about=About.of(letter)))
         except Lost as lost:
@@ -141,15 +146,6 @@ def find() -> str:
         if found is not None:
             return found
     raise ToolMissing(MISSING)
-
-
-def _as_data(letter: Letter) -> Callable[[Attachment], str | None]:
-    def url(attachment: Attachment) -> str | None:
-        if attachment.media_type not in PICTURES:
-            return None
-        return f"data:{attachment.media_type};base64,{base64.b64encode(letter.content(attachment)).decode()}"
-
-    return url
 
 
 def _none(attachment: Attachment) -> None:

@@ -14,6 +14,7 @@ sheet that is then shrunk to the paper.
 import io
 import logging
 import os
+import re
 import resource
 import signal
 import sys
@@ -38,16 +39,15 @@ CPU_PER_MIB_S: Final = 30
 MEMORY_MAX: Final = 2 << 30
 STACK: Final = 128 << 20  # nested tables and quotes are recursion, in WeasyPrint
 DEPTH: Final = 20_000
-PICTURES: Final = {"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "image/tiff"}
 WIDER_MAX: Final = 5.0  # beyond, what is too wide is cut off: nobody could read it
 
 _PAPER_MM: Final = (210.0, 297.0)
 _MARGIN_MM: Final = 15.0
+# overflow-wrap: anywhere would have the least width of a table's cell found letter by letter, in square time.
 _SHEET: Final = """
 @page {{ size: {width}mm {height}mm; margin: {margin}mm; margin-bottom: {bottom}mm;
   @bottom-right {{ content: counter(page) " / " counter(pages); font: {font}pt sans-serif; color: #666 }} }}
-* {{ bookmark-level: none !important }}
-html {{ font-family: sans-serif }}
+* {{ bookmark-level: none !important; overflow-wrap: break-word !important }}
 """
 CHILD: Final = "from mailkeep.export.pdf_child import main; main()"
 MISSING: Final = (
@@ -176,7 +176,11 @@ class Printer:
         else:
             pictures = _Pictures(letter)
             html = page(message, letter, Show(pictures.url, _none, "print"))
-            enclosed = [Enclosed(a.name, a.media_type, letter.content(a)) for a in letter.attachments]
+            enclosed = [
+                Enclosed(attachment.name, attachment.media_type, letter.content(attachment))
+                for attachment in letter.attachments
+                if attachment not in pictures
+            ]
         document = self._lay_out(html, pictures)
         _describe(document, letter)
         out = io.BytesIO()
@@ -188,6 +192,9 @@ class Printer:
         fetcher = self._weasyprint.urls.URLFetcher(allowed_protocols=["data"])
         fetcher.fetch = pictures.fetch
         source = self._weasyprint.HTML(string=html, url_fetcher=fetcher)
+        for element in source.etree_element.iter():
+            if element.tag != "style":
+                element.text, element.tail = _breakable(element.text), _breakable(element.tail)
         render = partial(source.render, font_config=self._fonts, presentational_hints=True)
         document = render(stylesheets=[self._sheet])
         wider = min(_overflow(document), WIDER_MAX)
@@ -205,25 +212,42 @@ class _Pictures:
 
     def __init__(self, letter: Letter) -> None:
         self._letter = letter
-        self._images: dict[str, Attachment] = {}
+        self.shown: dict[str, Attachment] = {}
 
-    def url(self, attachment: Attachment) -> str | None:
-        if attachment.media_type not in PICTURES:
-            return None
+    def url(self, attachment: Attachment) -> str:
         url = f"cid:{attachment.number}"
-        self._images[url] = attachment
+        self.shown[url] = attachment
         return url
+
+    def __contains__(self, attachment: Attachment) -> bool:
+        return f"cid:{attachment.number}" in self.shown
 
     def fetch(self, url: str, headers: object = None) -> Any:
         """For WeasyPrint: an image of this message or in the page itself. Raises ValueError for all else."""
         from weasyprint.urls import URLFetcher, URLFetcherResponse
 
-        image = self._images.get(url)
+        image = self.shown.get(url)
         if image is not None:
             return URLFetcherResponse(url, self._letter.content(image), {"Content-Type": image.media_type})
         if url[:11].lower() == "data:image/":
             return URLFetcher(allowed_protocols=["data"]).fetch(url)
         raise ValueError("not an image of this message")
+
+
+# Each line looks at all the text up to the next place to break: 40,000 letters without one are 17 s.
+_ENDLESS: Final = re.compile("[!-~\u00a0-\u024f]{200,}")
+_STEP: Final = 80
+
+
+def _breakable(text: str | None) -> str | None:
+    """Text with chances to break in what has none for long."""
+    if text is None or len(text) < 200:
+        return text
+    return _ENDLESS.sub(lambda run: "\u200b".join(_steps(run[0])), text)
+
+
+def _steps(run: str) -> list[str]:
+    return [run[start : start + _STEP] for start in range(0, len(run), _STEP)]
 
 
 def _none(attachment: Attachment) -> None:
@@ -254,7 +278,12 @@ def _overflow(document: "weasyprint.Document") -> float:
             box = boxes.pop()
             if isinstance(box, drawn):
                 right = max(right, box.position_x + box.width)
-            elif isinstance(box, ParentBox) and box.style["overflow"] == "visible":
+            elif isinstance(box, ParentBox) and (box.style["overflow"] == "visible" or _is_mail(box)):
                 boxes.extend(box.children)
         widest = max(widest, (right - left) / width)
     return widest
+
+
+def _is_mail(box: Any) -> bool:
+    """The box that keeps a mail from drawing over its own header."""
+    return box.element is not None and "mk-mail" in box.element.get("class", "").split()
