@@ -4,15 +4,15 @@ Knows the base subject (section 2.1) and the REFERENCES algorithm (section 3); n
 on what was taken out of the messages before, so that a million of them can be cut into independent groups first:
 whoever shares no id and no base subject with anybody never meets.
 
-The hard idea is that hostile References must neither loop nor cost more than linear time: a link is made only after a
-walk up the tree of at most DEPTH_MAX steps, and nothing here recurses.
+The hard idea is that hostile References must neither loop nor cost more than linear time: whoever has children becomes
+a child itself only after a walk up the tree of at most WALK_MAX steps, and nothing here recurses.
 """
 
 import re
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-DEPTH_MAX: Final = 500  # levels of replies to replies; what is deeper starts a conversation of its own
+WALK_MAX: Final = 500  # levels above a message to which a conversation that was found before it is hung
 SUBJECT_MAX: Final = 2000  # characters of a subject that are looked at
 REFERENCES_MAX: Final = 200  # ids of a message that are looked at: its first, and the last ones
 
@@ -163,15 +163,16 @@ def _linked(entries: Sequence[Entry]) -> list[Node]:
 
 
 def _link(parent: Node, child: Node) -> None:
-    above: Node | None = parent
-    for _ in range(DEPTH_MAX):
-        if above is None:
-            break
-        if above is child:
-            return
-        above = above.parent
-    else:
+    if parent is child:
         return
+    if child.children:  # else it is above nobody
+        above = parent.parent
+        for _ in range(WALK_MAX):
+            if above is None or above is child:
+                break
+            above = above.parent
+        if above is not None:
+            return
     child.parent = parent
     parent.children.append(child)
 
