@@ -52,8 +52,8 @@ _MONTH = re.compile(r"\d{4}-\d\d_*")
 _SPACES = re.compile(r"\s+")
 _QUOTED_LINE = re.compile(r"^>.*$|^(?:On|Am|Le|El|Il) .{5,200}:$", re.MULTILINE)
 _NAVIGATION_STYLE: Final = (
-    "<style>.mk-nav{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;font:14px/1.6 system-ui,sans-serif;"
-    "margin:0 0 1rem;padding:.25rem 0}.mk-nav .mk-apart{margin-inline-start:auto}</style>"
+    "<style>.mk-nav{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;font-size:14px;max-width:60rem;"
+    "margin:1rem auto 0;padding:0 .9rem}.mk-nav .mk-apart{margin-inline-start:auto}</style>"
 )
 _FLAG_BITS: Final = {
     SEEN: html_index.SEEN, FLAGGED: html_index.FLAGGED, ANSWERED: html_index.ANSWERED, DRAFT: html_index.DRAFT,
@@ -238,7 +238,7 @@ class _HtmlWriter:
             f'<a href="{up}index.html#c{number}">Conversation</a>',
             f'<a class="mk-apart" href="{html_lists.href(file.rpartition("/")[2])}.eml" download>Original message</a>',
         ]
-        return f'{_NAVIGATION_STYLE}<nav class="mk-nav" aria-label="Messages">{"".join(links)}</nav>'
+        return f'{_NAVIGATION_STYLE}<nav class="mk-top mk-nav" aria-label="Messages">{"".join(links)}</nav>'
 
     # ---- the index
 
@@ -316,7 +316,13 @@ def _show(names: dict[int, str], letter: Letter, top: str, file: str) -> Show:
             return None if len(data) > SVG_MAX else f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
         return link(attachment)
 
-    return Show(image=image, link=link, style="screen", top=top, source=f"{html_lists.href(stem)}.eml")
+    def note(attachment: Attachment) -> str | None:
+        name = names.get(attachment.number, "")
+        if not html_attachments.is_renamed(name, attachment):
+            return None
+        return f"lies beside this page as {name}, so that nothing in it runs when it is opened"
+
+    return Show(image, link, style="screen", top=top, source=f"{html_lists.href(stem)}.eml", note=note)
 
 
 # ---- what the index is told

@@ -14,8 +14,8 @@ from mailkeep.mail.letter import Attachment
 
 BYTES_MAX: Final = 72  # of a name: with a folder and a page it stays below Windows' 260 characters
 
-# Pictures, sound, films; documents without macros, or that ask before they run them; text and data; keys and signatures;
-# archives; drawings, fonts, databases.
+# Pictures, sound, films; documents without macros, or that ask before they run them; text and data; keys and
+# signatures; archives; drawings, fonts, databases.
 _INERT_SUFFIXES: Final = """
 png jpg jpeg jpe jfif gif webp avif bmp tif tiff heic heif ico psd xcf ai eps raw cr2 nef dng
 mp3 m4a aac ogg oga opus wav flac wma mid midi amr mp4 m4v mov avi mkv webm mpg mpeg wmv 3gp ogv

@@ -87,7 +87,7 @@ class Index:
             "CREATE TABLE message(id INTEGER PRIMARY KEY, folder, date, size, sender, subject, at, thread);"
             "CREATE TABLE share(hash INTEGER, reply INTEGER, id INTEGER);"
             "CREATE TABLE grouped(root INTEGER, id INTEGER);"
-        )
+        ).fetchall()  # a statement runs when the rows of those before were taken
         self._words = WordIndex(scratch)
         self.count = 0
         self.first_words: list[str] = []

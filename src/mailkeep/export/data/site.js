@@ -252,12 +252,13 @@
 
   const COLUMNS = ["from", "subject", "date", "size"];
   let account = null;
+  let firstFolder = "0"; // in the order of the tree
   let state = null; // what the address says
   let view = { ids: new Int32Array(0), depths: null, mixed: false };
   let cursor = 0;
   let asked = 0;
 
-  const initial = () => ({ folder: "0", sort: "date", up: "", threads: "", q: "", in: "", c: "" });
+  const initial = () => ({ folder: firstFolder, sort: "date", up: "", threads: "", q: "", in: "", c: "" });
 
   function readAddress() {
     const text = location.hash.slice(1);
@@ -265,7 +266,7 @@
     const plain = /^([fc])(\d+)$/.exec(text);
     if (plain !== null) next[plain[1] === "f" ? "folder" : "c"] = plain[2];
     else for (const [name, value] of new URLSearchParams(text)) if (name in next) next[name] = value;
-    if (account.folders[next.folder] === undefined) next.folder = "0";
+    if (account.folders[next.folder] === undefined) next.folder = firstFolder;
     if (!COLUMNS.includes(next.sort)) next.sort = "date";
     if (!(Number(next.c) < account.count)) next.c = "";
     return next;
@@ -274,7 +275,7 @@
   function writeAddress(replace) {
     const usual = initial();
     const entries = Object.entries(state).filter(([name, value]) => value !== usual[name]);
-    const address = entries.length === 0 ? "#f0" : `#${new URLSearchParams(entries)}`;
+    const address = entries.length === 0 ? `#f${firstFolder}` : `#${new URLSearchParams(entries)}`;
     if (replace) history.replaceState(null, "", address);
     else history.pushState(null, "", address);
   }
@@ -285,6 +286,7 @@
     return show({ top: 0 });
   }
 
+  const isEverywhere = () => state.q.trim() !== "" && state.in === "";
   const isIn = (folder, id) => account.folders[folder].ranges.some(([first, length]) => id >= first && id < first + length);
 
   function folderOf(id) {
@@ -493,7 +495,7 @@
     link.append(own("", subject || "(no subject)"));
     middle.append(link);
     if (attachments > 0) middle.append(sign("📎", `${attachments} ${attachments === 1 ? "attachment" : "attachments"}`));
-    if (view.mixed && (state.c !== "" || state.in === "" || String(folder) !== state.folder))
+    if (view.mixed && (state.c !== "" || isEverywhere() || String(folder) !== state.folder))
       middle.append(own("place", place.name));
     middle.append(own("preview", preview));
 
@@ -674,7 +676,7 @@
 
   function paintControls() {
     const folder = account.folders[state.folder];
-    const everywhere = state.q !== "" && state.in === "";
+    const everywhere = isEverywhere();
     $("title").textContent = state.c !== "" ? "Conversation" : everywhere ? "All folders" : folder.name;
     document.title = `${$("title").textContent} · ${account.title}`;
     if (document.activeElement !== $("q")) $("q").value = state.q;
@@ -698,6 +700,7 @@
 
   function start(data) {
     account = data;
+    firstFolder = $("folders").querySelector("a[data-folder]")?.dataset.folder ?? "0";
     build();
     measure();
     state = readAddress();
