@@ -6,6 +6,7 @@ opened and nothing is installed. Every wait is for something that the browser sa
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -36,7 +37,8 @@ class Browser:
         to_child, self._out = os.pipe()
         self._in, from_child = os.pipe()
 
-        # It reads from 3 and writes to 4, whatever the numbers are here.
+        # It reads from 3 and writes to 4; with other numbers in between these are not closed or taken by mistake.
+        to_child, from_child = (_moved(descriptor) for descriptor in (to_child, from_child))
         place = f'exec "$@" 3<&{to_child} 4>&{from_child} {to_child}<&- {from_child}>&-'
         self._process = subprocess.Popen(
             ["bash", "-c", place, "chromium", program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
@@ -124,6 +126,12 @@ class Browser:
             yield tab
         finally:
             self.call("Target.closeTarget", targetId=target)
+
+
+def _moved(descriptor: int) -> int:
+    high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 60)
+    os.close(descriptor)
+    return high
 
 
 class Tab:
