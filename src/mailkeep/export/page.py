@@ -253,7 +253,7 @@ class _Drawing:
 
         body = self.body(letter, shown_image, scope)
         kind = " mk-html" if letter.html else ""
-        sections = [f'<section class="mk-part{kind}">{body}</section>']
+        sections = [f'<section class="mk-part{kind}">{body}</section>'] if body else []
         loose = [
             f'<img src="{markup.escape(url)}" alt="{_text(attachment.name)}">'
             for attachment in letter.attachments
@@ -261,6 +261,8 @@ class _Drawing:
         ]
         if loose:
             sections.append(f'<section class="mk-part mk-pictures">{"".join(loose)}</section>')
+        if not sections and not any(attachment.message for attachment in letter.attachments):
+            sections.append('<section class="mk-part"><p class="mk-size">(no text)</p></section>')
         sections += [
             self.inside(letter, attachment, depth + 1) for attachment in letter.attachments if attachment.message
         ]
@@ -284,7 +286,7 @@ class _Drawing:
             )
         if letter.text is not None and letter.text.strip():
             return _office_text(letter.text) if self.show.style == "office" else _plain_text(letter.text)
-        return '<p class="mk-size">(no text)</p>'
+        return ""
 
     def data_url(self, letter: Letter, attachment: Attachment) -> str | None:
         kind = picture_type(letter, attachment)
@@ -375,13 +377,24 @@ def _blocks(text: str) -> Iterator[tuple[int, str]]:
     yield level, "\n".join(run)
 
 
-def _class(level: int) -> str:
-    return f" mk-q{(level - 1) % 3 + 1}" if level else ""
+# Columns and patches need letters of one width: tabs or several spaces inside lines, or lines of a patch.
+_COLUMNS = re.compile(r"^.*\S(?: {3,}|\t+)\S|^(?:@@ |diff --git |\+\+\+ |[+-] {4})|^ {4,}\S.*[;{}]$", re.MULTILINE)
+_COLUMNS_MIN: Final = 4  # such lines
+_COLUMNS_SOUGHT: Final = 100_000  # characters
+
+
+def _is_fixed(text: str) -> bool:
+    return len(_COLUMNS.findall(text[:_COLUMNS_SOUGHT])) >= _COLUMNS_MIN
+
+
+def _class(level: int, fixed: bool) -> str:
+    return (f" mk-q{(level - 1) % 3 + 1}" if level else "") + (" mk-fixed" if fixed else "")
 
 
 def _plain_text(text: str) -> str:
+    fixed = _is_fixed(text)
     blocks = [
-        f'<div class="mk-text{_class(level)}"{_direction(block)}>{_linked_text(block)}</div>'
+        f'<div class="mk-text{_class(level, fixed)}"{_direction(block)}>{_linked_text(block)}</div>'
         for level, block in _blocks(text.replace("\f", "\n").rstrip())
     ]
     return "".join(blocks)
@@ -389,13 +402,14 @@ def _plain_text(text: str) -> str:
 
 def _office_text(text: str) -> str:
     """As `_plain_text` for readers that fold white space: breaks are elements, and spaces that count are hard."""
+    fixed = _is_fixed(text)
     out: list[str] = []
     for level, block in _blocks(text.replace("\f", "\n").expandtabs(8).rstrip()):
         lines = [
             re.sub(r"^ +| {2,}", lambda spaces: "\u00a0" * len(spaces[0]), _linked_text(line))
             for line in block.split("\n")
         ]
-        out.append(f'<p class="mk-text{_class(level)}"{_direction(block)}>{"<br>".join(lines)}</p>')
+        out.append(f'<p class="mk-text{_class(level, fixed)}"{_direction(block)}>{"<br>".join(lines)}</p>')
     return "".join(out)
 
 

@@ -47,7 +47,8 @@ a { color: var(--link); }
 .mk-part { border-top: 1px solid var(--line); }
 .mk-head th, .mk-size, .mk-notes { color: var(--quiet); }
 .mk-address { color: var(--quiet); }
-.mk-text { font-family: inherit; unicode-bidi: plaintext; }
+.mk-text { unicode-bidi: plaintext; }
+.mk-fixed { font: 13px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; }
 .mk-q1 { color: var(--q1); } .mk-q2 { color: var(--q2); } .mk-q3 { color: var(--q3); }
 .mk-mail { color-scheme: light; background: #fff; color: #1f2933; overflow-x: auto; position: relative; }
 .mk-mail a { color: #0b5cad; }
@@ -72,6 +73,7 @@ a { color: #0b5cad; text-decoration: none; }
 .mk-part + .mk-part { border-top: .5pt solid #cbd2d9; margin-top: 12pt; padding-top: 8pt; }
 .mk-head th, .mk-size, .mk-notes, .mk-address { color: #52606d; }
 .mk-q1 { color: #1d6f42; } .mk-q2 { color: #8a4b08; } .mk-q3 { color: #6b3fa0; }
+.mk-fixed { font-family: monospace; font-size: 8.5pt; }
 .mk-mail table, .mk-mail div, .mk-mail img { max-width: 100% !important; }
 .mk-mail td, .mk-mail th { overflow-wrap: anywhere; min-width: 0 !important; }
 .mk-mail { overflow: hidden; position: relative; }
@@ -92,6 +94,7 @@ h2 { font-size: 11pt; margin: 12pt 0 4pt 0; }
 th { text-align: left; vertical-align: top; font-weight: normal; color: #52606d; padding-right: 8pt; }
 td { vertical-align: top; }
 p { margin: 0 0 4pt 0; }
+.mk-fixed { font-family: monospace; font-size: 8.5pt; }
 .mk-q1 { color: #1d6f42; } .mk-q2 { color: #8a4b08; } .mk-q3 { color: #6b3fa0; }
 .mk-size, .mk-notes, .mk-address, .mk-picture { color: #52606d; }
 """

@@ -211,6 +211,7 @@ def _correspondent(address: Address) -> Correspondent:
 
 _UUENCODED: Final = frozenset(("x-uuencode", "uuencode", "x-uue", "uue"))
 _UU_BEGIN = re.compile(rb"(?:\A|\n)begin [0-7]{3,4} [^\n]*\n")
+_WORDS = re.compile(rb"[A-Za-z] {1,3}[A-Za-z]+ {1,3}[A-Za-z]")  # base64 has no spaces inside lines
 _NOT_IN_BASE64 = re.compile(rb"[^A-Za-z0-9+/=\s]")
 
 
@@ -397,11 +398,15 @@ class _Body:
                 self.problems.append(f"text cut at {TEXT_MAX >> 20} MiB")
             return b""
         written = self.data[part.body : min(part.end, part.body + 4 * self.room)]
-        if _is_damaged(written, part.encoding):
+        encoding = part.encoding
+        if (encoding or "").lower() == "base64" and _WORDS.search(written):
+            self.problems.append("not base64, though it says so")
+            encoding = None
+        elif _is_damaged(written, encoding):
             self.problems.append("base64 damaged")
         if (part.encoding or "").lower() not in _UUENCODED and decode_transfer(b"", part.encoding or "7bit") is None:
             self.problems.append(f"transfer encoding unknown: {one_line(part.encoding or '')[:40]}")
-        raw = transfer_decoded(written, part.encoding)
+        raw = transfer_decoded(written, encoding)
         if len(raw) > self.room or part.body + len(written) < part.end:
             cut = raw[: self.room]
             raw = cut[: cut.rfind(b"\n") + 1] or cut
