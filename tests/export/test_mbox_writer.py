@@ -40,12 +40,11 @@ def message(
 
 def write(place: Path, letters: Sequence[Message], options: Options = ALL, state: bytes | None = None) -> None:
     writer = mbox_writer.make(place, options, state)
-    present: Folder | None = None
-    for one in letters:
-        if one.folder is not present:
-            present = one.folder
-            writer.folder(present)
-        writer.write([one])
+    for folder in options.folders or dict.fromkeys(letter.folder for letter in letters):
+        writer.folder(folder)
+        for letter in letters:
+            if letter.folder is folder:
+                writer.write([letter])
     writer.finish()
 
 
@@ -220,7 +219,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 def test_an_import_into_another_account_gives_the_same(tmp_path: Path) -> None:
-    folders = (INBOX, Folder("Work/2024", ("Work", "2024")))
+    folders = (INBOX, Folder("Work/2024", ("Work", "2024")), Folder("Nothing here", ("Nothing here",)))
     flags = [(), ("\\Seen", "$Forwarded"), ("\\Flagged", "later")]
     letters = [
         message(data, n, folder=folders[n % 2], flags=flags[n % 3], date=WHEN + n)

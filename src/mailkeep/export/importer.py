@@ -14,7 +14,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -93,6 +93,7 @@ class Importer:
             job.stop(self.progress.items)
             raise
         if self.summary.stopped is None:
+            self._make_empty(walk.empty)
             job.finish(self.progress.items, {"summary": {**self.summary.facts(), "faults": [], "notes": []}})
         else:
             job.stop(self.progress.items)
@@ -233,6 +234,13 @@ class Importer:
                 with self.account.transaction() as transaction:
                     mailbox = transaction.create_mailbox(name, subscribe=True)
             self._targets[name] = (mailbox.id, mailbox.uidvalidity)
+
+    def _make_empty(self, places: Iterable[tuple[str, ...]]) -> None:
+        """Make the mailboxes in which there was nothing."""
+        for place in places:
+            # A name that no mailbox can have is no loss here.
+            with suppress(NotAllowed, ProtocolError, LimitReached):
+                self._make_mailboxes({self._name(tree.mailbox_of(place))})
 
     def _origin(self, digest: bytes, name: str) -> bytes:
         place = self._targets[name][1].to_bytes(4, "big")

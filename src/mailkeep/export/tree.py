@@ -33,7 +33,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Final, Protocol
 
@@ -217,6 +217,7 @@ class ZipFolder:
 
 # --- walking ---------------------------------------------------------------------------------------------------------
 
+Place = tuple[str, ...]
 Advance = Callable[[int], None]  # told the size of each file that is done with
 
 
@@ -227,12 +228,12 @@ class Walk:
     skipped: Skipped
     size_max: int
     temporary: Path | None
+    empty: list[Place] = field(default_factory=list)  # mailboxes that have no message
     zips: int = 0  # how many archives we are in
     allowance: Allowance | None = None
 
 
 Found = Iterator[Item | Bad]
-Place = tuple[str, ...]
 
 
 def read(path: Path, walk: Walk) -> Found:
@@ -311,6 +312,8 @@ def _maildir(folders: list[Node], files: list[Entry], place: Place, source: str,
             for file in folder.files():
                 if maildir.is_message(file.name):
                     entries[f"{file.name}\0{folder.name}"] = (folder.name, file)
+    if not entries and place:
+        walk.empty.append(place)
     for key in maildir.order(entries):
         inside, file = entries[key]
         flags = maildir.flags(file.name, keywords)
@@ -364,6 +367,8 @@ def _file(file: Entry, place: Place, source: str, walk: Walk, *, named: bool = F
             yield from _zip(file, place, source, walk)
         elif mbox.is_mbox(head) or lower.endswith((".mbox", ".mbx")):
             inside = place if named else (*place, stem if suffix.lower() in ("mbox", "mbx") else file.name)
+            if not head and inside:
+                walk.empty.append(inside)
             yield from _mbox(file, inside, source, walk)
         elif head and _FIELD_LINE.match(head) and (named or file.name.isdigit() or "." not in file.name):
             yield from _message(file, place, source, walk)
@@ -399,7 +404,7 @@ def _message(
         return
     when = internaldate or header_date(header_block(data)) or plausible(file.mtime)
     chunks = slices(data, 0, len(data), convert=False if as_is else None)
-    yield Item(source, len(data), chunks, ("/".join(map(_level, place)),), flags, when)
+    yield Item(source, len(data), chunks, (mailbox_of(place),), flags, when)
 
 
 def _emlx(file: Entry, place: Place, source: str, walk: Walk) -> Found:
@@ -413,11 +418,11 @@ def _emlx(file: Entry, place: Place, source: str, walk: Walk) -> Found:
         yield Bad(source, _reason(error), file.size)
         return
     found = emlx.read(data, source, partial=file.name.lower().endswith(".partial.emlx"), mtime=file.mtime)
-    yield replace(found, mailboxes=("/".join(map(_level, place)),)) if isinstance(found, Item) else found
+    yield replace(found, mailboxes=(mailbox_of(place),)) if isinstance(found, Item) else found
 
 
 def _mbox(file: Entry, place: Place, source: str, walk: Walk) -> Found:
-    name = "/".join(map(_level, place))
+    name = mailbox_of(place)
     try:
         with _opened(file) as stream, mapped(stream) as data:
             for item in mbox.read(data, source, walk.skipped, size_max=walk.size_max):
@@ -495,6 +500,11 @@ def mapped(stream: IO[bytes]) -> Iterator[mmap.mmap | bytes]:
     with mmap.mmap(number, 0, access=mmap.ACCESS_READ) as data:
         data.madvise(mmap.MADV_SEQUENTIAL)
         yield data
+
+
+def mailbox_of(place: Place) -> str:
+    """The name of a mailbox, as far as the sources tell it."""
+    return "/".join(map(_level, place))
 
 
 def _level(name: str) -> str:
