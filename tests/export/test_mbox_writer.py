@@ -126,6 +126,12 @@ def test_dates_come_back(tmp_path: Path, date: int) -> None:
     assert back(tmp_path / "out.mbox", HEAD + b"\r\nx\r\n", date=date)[3] == date
 
 
+def test_unread_mail_is_unread_in_thunderbird_too(tmp_path: Path) -> None:
+    """It takes `O` for read (nsParseMailbox.cpp); mutt and Dovecot take a field without letters for unread."""
+    write(tmp_path / "out.mbox", [message(HEAD + b"\r\nx\r\n")])
+    assert b"\nStatus:\nX-Status:\n" in (tmp_path / "out.mbox").read_bytes()
+
+
 def test_a_line_longer_than_a_slice_is_not_unquoted_where_it_is_cut(tmp_path: Path) -> None:
     data = HEAD + b"\r\n" + b">From " * 400_000 + b"\r\nFrom x\r\n" + b"y" * 3_000_000
     assert back(tmp_path / "out.mbox", data)[1] == data

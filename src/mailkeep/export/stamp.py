@@ -59,7 +59,8 @@ def stamped(stamp: Stamp) -> bytes:
     """The lines, each with LF (CRLF for a message that keeps its own)."""
     flags = stamp.flags or frozenset()
     letters = "".join(letter for flag, letter in _X_STATUS.items() if flag in flags)
-    lines = [f"Status: {'RO' if SEEN in flags else 'O'}", f"X-Status: {letters}".rstrip()]
+    # "O", old but not read, is what mutt and Dovecot would write of unread mail; Thunderbird takes it for read.
+    lines = ["Status: RO" if SEEN in flags else "Status:", f"X-Status: {letters}".rstrip()]
     if keywords := sorted(flag for flag in flags if not flag.startswith("\\")):
         lines.append(_folded("X-Keywords:", keywords))
     if stamp.folder is not None:
