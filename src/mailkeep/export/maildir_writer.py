@@ -52,7 +52,7 @@ def make(place: Path, options: Options, state: bytes | None) -> "MaildirWriter":
 
 def count(place: Path) -> int:
     """Messages in a Maildir and its folders."""
-    return sum(is_message(name) for directory in _directories(place) for name in os.listdir(directory))
+    return sum(is_message(entry.name) for directory in _directories(place) for entry in os.scandir(directory))
 
 
 def _directories(place: Path) -> Iterator[Path]:
@@ -255,8 +255,10 @@ def _plain(path: Sequence[str]) -> str:
     # Levels cut in the middle of modified UTF-7 would be none; the first ones stay, a number stands for the rest.
     digest = hashlib.sha256("/".join(path).encode("utf-8", "replace")).hexdigest()[:16]
     kept: list[str] = []
-    while len(_encoded([*kept, path[len(kept)]])) < _NAME_MAX - 17 and len(kept) < len(path) - 1:
-        kept.append(_level(path[len(kept)]))
+    for level in path[:-1]:
+        if len(_encoded([*kept, _level(level), digest])) > _NAME_MAX:
+            break
+        kept.append(_level(level))
     return _encoded([*kept, digest])
 
 
