@@ -8,6 +8,7 @@ Nothing that is read is trusted: address space is limited before the file is ope
 asked for, and every error of one item is that item's only.
 """
 
+import ctypes
 import json
 import os
 import resource
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from mailkeep.export import mapi
@@ -32,7 +33,9 @@ _FOLDERS_MAX: Final = 100_000
 _PIECE: Final = 1 << 20
 _PROPERTIES_MAX: Final = 20_000
 
+_PST: Final = ord("p")  # libpff's content type; "o" is an OST
 _SEARCH_FOLDER: Final = 3  # type of a node ([MS-PST] section 2.2.2.1)
+_CONTAINER_CLASS: Final = 0x3613
 _IPM_SUBTREE: Final = 0x35E0
 _STORE_ROLES: Final = {0x35E3: "Trash", 0x35E1: "INBOX", 0x35E4: "Sent"}  # properties of the store: entry ids
 _DRAFTS, _OTHERS = 0x36D7, 0x36D8  # of the root folder
@@ -55,8 +58,8 @@ def _tell_all(settings: dict[str, Any]) -> None:
     except (OSError, MemoryError) as error:
         _tell({"is": "refused", "reason": _opening_failed(error)})
         return
-    folders, faults = store.folders()
-    _tell({"is": "contents", "items": sum(place.items for place in folders)})
+    folders, empty, faults = store.folders()
+    _tell({"is": "contents", "items": sum(place.items for place in folders), "empty": empty})
     skip = settings["skip"]
     if not skip:
         for path, reason in faults:
@@ -69,7 +72,7 @@ def _tell_all(settings: dict[str, Any]) -> None:
         for index in range(place.items):
             number += 1
             if number > skip:
-                _tell({"is": "begin", "number": number, "folder": place.path})
+                _tell({"is": "begin", "number": number, "folder": place.path, "role": place.role})
                 _tell_item(store, place, index, number, settings["size_max"])
     _tell({"is": "end"})
 
@@ -140,9 +143,13 @@ class TooLarge(Exception):
 
 @dataclass(slots=True)
 class Place:
-    """A folder with mail: where it is, as levels of a name, and libpff's folder."""
+    """A folder with mail: where it is, as levels of a name, and libpff's folder.
+
+    `role`: what the folder at the top is for, in the words of the import; "" for others.
+    """
 
     path: list[str]
+    role: str
     items: int
     folder: Any
 
@@ -157,11 +164,13 @@ class Store:
         self._file.open(path)
         self._names = _named_properties(self._file)
 
-    def folders(self) -> tuple[list[Place], list[tuple[list[str], str]]]:
-        """All folders of mail, parents before children, and what could not be read of them."""
+    def folders(self) -> tuple[list[Place], list[list[str]], list[tuple[list[str], str]]]:
+        """All folders of mail, parents before children; the user's without any; and what could not be read of them."""
         walk = _Walk(*self._roles())
         walk.run(self._file.get_root_folder())
-        return walk.places, walk.faults
+        # An OST shows all that its server has, most of it for Outlook's own use.
+        empty = walk.empty if self._file.content_type == _PST else []
+        return walk.places, empty, walk.faults
 
     def _roles(self) -> tuple[int, dict[int, str]]:
         """Node of the folder that holds the user's folders (0: not known), and nodes of those with a role."""
@@ -198,30 +207,40 @@ class _Walk:
     top: int
     roles: dict[int, str]
     places: list[Place] = field(default_factory=list)
+    empty: list[list[str]] = field(default_factory=list)
     faults: list[tuple[list[str], str]] = field(default_factory=list)
-    _used: set[str] = field(default_factory=set)
+    _roles_of: dict[str, str] = field(default_factory=dict)  # by names at the top
     _seen: set[int] = field(default_factory=set)
 
     def run(self, root: Any) -> None:
-        pending: list[tuple[Any, list[str] | None, int]] = [(root, None, 0)]
+        pending: list[tuple[Any, list[str] | None, int, bool]] = [(root, None, 0, False)]
         while pending:
-            folder, path, depth = pending.pop()
+            folder, above, depth, inside = pending.pop()
             node = int(folder.get_identifier())
             if node in self._seen or len(self._seen) > _FOLDERS_MAX or depth > _FOLDERS_DEEP:
                 continue
             self._seen.add(node)
-            here, count = self._look(folder, path, depth, node)
+            here, count = self._look(folder, above, depth, node)
+            inside = inside or here == []  # the user's part of the store
             if here and count:
-                self.places.append(Place(here, count, folder))
-            children: list[tuple[Any, list[str] | None, int]] = []
-            try:
-                for index in range(folder.get_number_of_sub_folders()):
-                    child = self._child(folder, index, here)
-                    if child is not None:
-                        children.append((child, here, depth + 1))
-            except (OSError, MemoryError) as error:
-                self.faults.append((here or [], f"its folders cannot be read: {_short(error)}"))
-            pending += reversed(children)
+                self.places.append(Place(here, self._roles_of.get(here[0], ""), count, folder))
+            children = self._children(folder, here)
+            # Outlook has many folders of its own that hold nothing; those of the user's are mostly of no class.
+            by_user = inside and here and (len(here) > 1 or here[0] not in self._roles_of)
+            if here and by_user and not count and not children and _is_mail_folder(folder):
+                self.empty.append(here)
+            pending += [(child, here, depth + 1, inside) for child in reversed(children)]
+
+    def _children(self, folder: Any, here: list[str] | None) -> list[Any]:
+        found: list[Any] = []
+        try:
+            for index in range(folder.get_number_of_sub_folders()):
+                child = self._child(folder, index, here)
+                if child is not None:
+                    found.append(child)
+        except (OSError, MemoryError) as error:
+            self.faults.append((here or [], f"its folders cannot be read: {_short(error)}"))
+        return found
 
     def _child(self, folder: Any, index: int, here: list[str] | None) -> Any:
         try:
@@ -244,7 +263,8 @@ class _Walk:
         elif above is None:
             path = [name or "Folder"]
         elif not above:
-            path = [self._special(name, node) or name or "Folder"]
+            path = [name or "Folder"]
+            self._give_role(path[0], node)
         else:
             path = [*above, name or "Folder"]
         # Beside the user's folders there are those of the store itself; as a rule they hold nothing that is mail.
@@ -256,13 +276,20 @@ class _Walk:
             self.faults.append((path, f"its messages cannot be read: {_short(error)}"))
             return path, 0
 
-    def _special(self, name: str, node: int) -> str:
-        """What the folder is for, in the words of the import; each role is given once."""
+    def _give_role(self, name: str, node: int) -> None:
+        """Note what the folder at the top is for; each role is given once."""
         role = self.roles.get(node) or special_name(name)
-        if not role or role in self._used:
-            return ""
-        self._used.add(role)
-        return role
+        if role and role not in self._roles_of.values():
+            self._roles_of.setdefault(name, role)
+
+
+def _is_mail_folder(folder: Any) -> bool:
+    """Whether it is for mail, by its class; Outlook has many for its own use."""
+    try:
+        kind = _plain(folder).get(_CONTAINER_CLASS, "")
+    except (OSError, MemoryError):
+        return False
+    return isinstance(kind, str) and kind.upper() in ("", "IPF.NOTE")
 
 
 def _is_top(name: str, node: int) -> bool:
@@ -342,8 +369,8 @@ def _attached(message: Any, index: int, names: Names, budget: _Budget, depth: in
             if not isinstance(tag, Named):
                 made.properties[tag] = value
         if made.properties.get(mapi.ATTACH_METHOD) == mapi.EMBEDDED_MESSAGE:
-            if int(attachment.get_number_of_sub_items()) and depth < DEPTH_MAX:
-                made.item = _item(attachment.get_sub_item(0), names, budget, depth + 1)
+            if depth < DEPTH_MAX:
+                made.item = _item(_embedded(attachment), names, budget, depth + 1)
         else:
             size = int(attachment.get_size() or 0)
             budget.take(size)
@@ -351,6 +378,33 @@ def _attached(message: Any, index: int, names: Names, budget: _Budget, depth: in
     except OSError as error:
         budget.problems.append(f"attachment {index + 1}: {_short(error)}")
     return made
+
+
+class _PythonItem(ctypes.Structure):
+    """How an item of pypff begins in memory."""
+
+    _fields_: ClassVar = [("references", ctypes.c_ssize_t), ("type", ctypes.c_void_p), ("item", ctypes.c_void_p)]
+
+
+def _embedded(attachment: Any) -> Any:
+    """The message in an attachment. Raises OSError.
+
+    libpff has it, and its Python module forgot it: so the library is asked itself, by the names that it exports, and
+    what it gives is made an item of the module's. Where that goes wrong, it is this process that is lost, and the item.
+    """
+    import pypff
+
+    try:
+        library = ctypes.PyDLL(pypff.__file__)
+        get, make = library.libpff_attachment_get_item, library.pypff_item_new
+    except (OSError, AttributeError):
+        raise OSError("this libpff cannot read messages in messages") from None
+    get.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p]
+    make.argtypes, make.restype = [ctypes.py_object, ctypes.c_void_p, ctypes.py_object], ctypes.py_object
+    found = ctypes.c_void_p()
+    if get(_PythonItem.from_address(id(attachment)).item, ctypes.byref(found), None) != 1 or not found:
+        raise OSError("the message in it cannot be read")
+    return make(pypff.message, found, attachment)
 
 
 def _data(attachment: Any, size: int) -> bytes | None:

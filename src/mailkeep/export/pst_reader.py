@@ -27,16 +27,20 @@ OPEN_S: Final = 600.0  # a file of 50 GB reads its whole index first
 ITEM_S: Final = 60.0
 RESTARTS_MAX: Final = 50
 _MEMORY_MIN: Final = 1 << 30  # of address space, most of which is libraries
-_HEAD_MAX: Final = 1 << 20
+_HEAD_MAX: Final = 64 << 20  # with the names of all folders in it
 _CHILD: Final = "from mailkeep.export.pst_child import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A message: the levels of its folder, what it is, and what is not as it was in the file."""
+    """A message: the levels of its folder, what it is, and what is not as it was in the file.
+
+    `role`: what the topmost folder is for: INBOX, Sent, Drafts, Junk, Trash, Archive, or "".
+    """
 
     number: int
     folder: tuple[str, ...]
+    role: str
     data: bytes
     flags: frozenset[str]
     internaldate: int | None
@@ -54,9 +58,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What the file holds, told once before its mail."""
+    """What the file holds, told once before its mail. `empty`: folders of the user's without any."""
 
     items: int
+    empty: tuple[tuple[str, ...], ...] = ()
 
 
 class CannotRead(Exception):
@@ -97,6 +102,7 @@ class _Reader:
     child: "subprocess.Popen[bytes] | None" = None
     begun: int = 0  # the item that the child has in hand; 0: it is opening the file
     folder: tuple[str, ...] = ()
+    role: str = ""
     done: int = 0  # items behind us
     told: bool = False
 
@@ -162,15 +168,16 @@ class _Reader:
                 case "contents":
                     if not self.told:
                         self.told = True
-                        yield Contents(head["items"])
+                        yield Contents(head["items"], tuple(map(tuple, head["empty"])))
                     self.begun = self.begun or self.done
                 case "begin":
-                    self.begun, self.folder = head["number"], tuple(head["folder"])
+                    self.begun, self.folder, self.role = head["number"], tuple(head["folder"]), head["role"]
                 case "mail":
                     data = self._bytes(head["size"], ITEM_S)
                     when = head["internaldate"]
                     self.done = head["number"]
-                    yield Mail(self.done, self.folder, data, frozenset(head["flags"]), when, tuple(head["problems"]))
+                    flags, problems = frozenset(head["flags"]), tuple(head["problems"])
+                    yield Mail(self.done, self.folder, self.role, data, flags, when, problems)
                 case "fault":
                     self.done = max(self.done, head["number"])
                     yield Fault(head["number"], tuple(head["folder"]), head["reason"])

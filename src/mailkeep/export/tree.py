@@ -10,6 +10,8 @@ the rules are, first match wins:
     file `*.mbox`, or begins with From_   an mbox; its name (without .mbox) is the mailbox
     file `*.eml`, or a number (MH)        one message, in the mailbox of its folder
     file `*.emlx`                         one message with flags
+    file `*.pst`, `*.ost`                 Outlook's store: its folders, below a mailbox of its name (without .pst)
+    file `*.msg`                          one message of Outlook's
     file `*.zip`                          its contents, in place
     anything else                         passed over, and counted
 
@@ -38,7 +40,7 @@ from pathlib import Path
 from typing import IO, Final, Protocol
 
 from mailkeep.errors import UsageError
-from mailkeep.export import emlx, maildir, mbox
+from mailkeep.export import emlx, maildir, mbox, outlook
 from mailkeep.export.item import Bad, Item, Skipped, header_block, slices
 from mailkeep.mail.dates import header_date, plausible
 from mailkeep.mail.mailbox_name import LEVEL_MAX
@@ -365,6 +367,11 @@ def _file(file: Entry, place: Place, source: str, walk: Walk, *, named: bool = F
             return
         if head.startswith(b"PK\x03\x04"):
             yield from _zip(file, place, source, walk)
+        elif head.startswith(outlook.PST_MAGIC) or lower.endswith((".pst", ".ost")):
+            inside = place if named else (*place, stem if suffix.lower() in ("pst", "ost") else file.name)
+            yield from _pst(file, inside, source, walk)
+        elif head.startswith(outlook.MSG_MAGIC) and (lower.endswith(".msg") or named):
+            yield from _msg(file, place, source, walk)
         elif mbox.is_mbox(head) or lower.endswith((".mbox", ".mbx")):
             inside = place if named else (*place, stem if suffix.lower() in ("mbox", "mbx") else file.name)
             if not head and inside:
@@ -374,7 +381,9 @@ def _file(file: Entry, place: Place, source: str, walk: Walk, *, named: bool = F
             yield from _message(file, place, source, walk)
         elif named:
             yield Bad(
-                source, "not a mail file: give mbox, Maildir, .eml, .emlx, or folders or zips of these", file.size
+                source,
+                "not a mail file: give mbox, Maildir, .eml, .emlx, .pst, .ost, .msg, or folders or zips of these",
+                file.size,
             )
         else:
             walk.skipped.add("not a mail file" if head else "empty file")
@@ -418,6 +427,34 @@ def _emlx(file: Entry, place: Place, source: str, walk: Walk) -> Found:
         yield Bad(source, _reason(error), file.size)
         return
     found = emlx.read(data, source, partial=file.name.lower().endswith(".partial.emlx"), mtime=file.mtime)
+    yield replace(found, mailboxes=(mailbox_of(place),)) if isinstance(found, Item) else found
+
+
+def _pst(file: Entry, place: Place, source: str, walk: Walk) -> Found:
+    try:
+        with _opened(file) as stream:
+            for there, found in outlook.read_pst(
+                stream, source, place=place, size=file.size, size_max=walk.size_max, temporary=walk.temporary
+            ):
+                if found is None:
+                    walk.empty.append(there)
+                else:
+                    yield replace(found, mailboxes=(mailbox_of(there),)) if isinstance(found, Item) else found
+    except (OSError, *_ZIP_ERRORS) as error:
+        yield Bad(source, _reason(error), file.size)
+
+
+def _msg(file: Entry, place: Place, source: str, walk: Walk) -> Found:
+    if file.size > 2 * walk.size_max:  # every text in it takes two bytes a character
+        yield Bad(source, f"{file.size} bytes, more than limits.message_size", file.size)
+        return
+    try:
+        with _opened(file) as stream:
+            data = stream.read()
+    except (OSError, *_ZIP_ERRORS) as error:
+        yield Bad(source, _reason(error), file.size)
+        return
+    found = outlook.read_msg(data, source, size_max=walk.size_max)
     yield replace(found, mailboxes=(mailbox_of(place),)) if isinstance(found, Item) else found
 
 
