@@ -67,6 +67,7 @@ class State(msgspec.Struct):
     log: int = 0  # bytes
     count: int = 0
     size: int = 0
+    present: int = 0  # the folder
     last: str = ""  # the file of the last page of the present folder, without ".html"
     folders: list[Listed] = []
 
@@ -115,7 +116,7 @@ class _HtmlWriter:
         self._state = state
         self._size_before = state.size
         self._numbers = {listed.path: number for number, listed in enumerate(state.folders)}
-        self._present = 0
+        self._present = state.present
         self._last = _Last(state.last, None, 0) if state.last else None
 
     @property
@@ -143,6 +144,7 @@ class _HtmlWriter:
         self._files.sync()
         self._state.log = self._log.size
         self._state.size = self._size_before + self._files.size
+        self._state.present = self._present
         self._state.last = self._last.file if self._last is not None else ""
         return msgspec.json.encode(self._state)
 
