@@ -31,7 +31,7 @@ PACKAGES = {
     "soffice": ("libreoffice-writer",),
     "readpst": ("pst-utils",),
     "pffexport": ("pff-tools",),
-    "msgconvert": ("libemail-outlook-message-perl",),
+    "msgconvert": ("libemail-outlook-message-perl", "libemail-address-perl"),  # only recommended, and needed
     "qpdf": ("qpdf",),
     "pdftotext": ("poppler-utils",),
     "antiword": ("antiword",),
