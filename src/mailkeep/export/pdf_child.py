@@ -22,6 +22,7 @@ import threading
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from xml.etree.ElementTree import Element
 
 import msgspec
 
@@ -192,9 +193,7 @@ class Printer:
         fetcher = self._weasyprint.urls.URLFetcher(allowed_protocols=["data"])
         fetcher.fetch = pictures.fetch
         source = self._weasyprint.HTML(string=html, url_fetcher=fetcher)
-        for element in source.etree_element.iter():
-            if element.tag != "style":
-                element.text, element.tail = _breakable(element.text), _breakable(element.tail)
+        _cut_long_text(source.etree_element)
         render = partial(source.render, font_config=self._fonts, presentational_hints=True)
         document = render(stylesheets=[self._sheet])
         wider = min(_overflow(document), WIDER_MAX)
@@ -234,16 +233,38 @@ class _Pictures:
         raise ValueError("not an image of this message")
 
 
-# Each line looks at all the text up to the next place to break: 40,000 letters without one are 17 s.
+# Each line looks at all of its text that is left, up to the next place to break: 40,000 letters without one were 17 s.
 _ENDLESS: Final = re.compile("[!-~\u00a0-\u024f]{200,}")
 _STEP: Final = 80
+_CHUNK: Final = re.compile(".{1,1000}(?<=[ \n\u200b])|.{1,1000}", re.DOTALL)
+_LONG: Final = 2000
 
 
-def _breakable(text: str | None) -> str | None:
-    """Text with chances to break in what has none for long."""
-    if text is None or len(text) < 200:
-        return text
-    return _ENDLESS.sub(lambda run: "\u200b".join(_steps(run[0])), text)
+def _cut_long_text(root: Element) -> None:
+    """Long texts become several, an element of no meaning between them; what has no place to break gets some."""
+    for element in list(root.iter()):
+        if element.tag in ("style", "title"):
+            continue
+        if element.text is not None and len(element.text) > 200:
+            element.text, rest = _pieces(element.text)
+            element[:0] = rest
+        for child in list(element):
+            if child.tail is not None and len(child.tail) > 200:
+                child.tail, rest = _pieces(child.tail)
+                at = list(element).index(child) + 1
+                element[at:at] = rest
+
+
+def _pieces(text: str) -> tuple[str, list[Element]]:
+    """The first piece, and elements whose tails are the others."""
+    text = _ENDLESS.sub(lambda run: "\u200b".join(_steps(run[0])), text)
+    if len(text) <= _LONG:
+        return text, []
+    first, *rest = _CHUNK.findall(text)
+    cuts = [Element("mk-cut") for _ in rest]
+    for cut, piece in zip(cuts, rest, strict=True):
+        cut.tail = piece
+    return first, cuts
 
 
 def _steps(run: str) -> list[str]:
