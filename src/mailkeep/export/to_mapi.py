@@ -398,4 +398,3 @@ def _set_smime_class(item: Item, letter: Letter) -> None:
     root = letter.root
     if f"{root.type}/{root.subtype}" in _OPAQUE and len(item.attachments) == 1 and mapi.BODY not in item.properties:
         item.properties[mapi.MESSAGE_CLASS] = "IPM.Note.SMIME"
-        item.attachments[0].properties[mapi.ATTACH_MIME_TYPE] = "application/pkcs7-mime"
