@@ -113,6 +113,9 @@ def _when(item: Item) -> int | None:
 Person = tuple[str, str]
 
 
+_ADDRESS: Final = re.compile(r"[^\s@<>()\[\]\\,;:\"]{1,64}@[A-Za-z0-9.-]{1,255}")
+
+
 def _person(name: str, smtp: str, kind: str, address: str, *, entry: bytes) -> Person:
     """Name and address of somebody, by what there is: an address of the Internet, else one that stands for another."""
     name = name.strip()
@@ -122,13 +125,13 @@ def _person(name: str, smtp: str, kind: str, address: str, *, entry: bytes) -> P
         name = name or found[0]
         kind, address = found[1] or kind, found[2] or address
         smtp = address if kind.upper() == "SMTP" else ""
+    if not smtp and _ADDRESS.fullmatch(name.strip("'")):
+        smtp = name.strip("'")
     if not smtp and address:
         smtp = encapsulated(kind or "EX", address) if kind.upper() != "SMTP" else address
     smtp = smtp.strip().strip("<>")
     if name[:1] == name[-1:] == "'" and len(name) > 2:  # as Outlook shows who has no name
         name = name[1:-1]
-    if not smtp and "@" in name and " " not in name:
-        smtp = name
     return ("" if name.lower() == smtp.lower() else name), smtp
 
 
