@@ -156,8 +156,6 @@ class Export:
     wish: Wish
     progress: Progress = field(default_factory=Progress)
     stop: Callable[[], bool] = lambda: False
-    checkpoint_s: float = CHECKPOINT_S
-    checkpoint_bytes: int = CHECKPOINT_BYTES
     report: Report = field(default_factory=Report)
     _alone: int = 0  # up to this position of the list messages are given to the writer one by one
 
@@ -271,7 +269,7 @@ class Export:
 
     def _section(self, session: Session, batches: Iterator[Batch], job: Job) -> bool:
         """Write what becomes one output, or several of a size. False: it was stopped; what is done is kept."""
-        begun, size, pause = time.monotonic(), 0, self.checkpoint_s
+        begun, size, pause = time.monotonic(), 0, CHECKPOINT_S
         for batch in batches:
             if self.stop():
                 session.checkpoint()
@@ -281,12 +279,12 @@ class Export:
             session.position = batch.stop
             self._report(session, batch)
             size += sum(read.size for read in batch.reads)
-            if time.monotonic() - begun >= pause or size >= self.checkpoint_bytes:
+            if time.monotonic() - begun >= pause or size >= CHECKPOINT_BYTES:
                 before = time.monotonic()
                 session.checkpoint()
                 job.advance(session.done)
                 begun, size = time.monotonic(), 0
-                pause = max(self.checkpoint_s, (begun - before) * CHECKPOINT_SHARE)
+                pause = max(CHECKPOINT_S, (begun - before) * CHECKPOINT_SHARE)
         return True
 
     @property

@@ -50,9 +50,9 @@ class Line(msgspec.Struct, omit_defaults=True, frozen=True):
     uidvalidity: int
     uid: int
     sha256: str = ""
-    size: int = 0
+    size: int = -1
     internaldate: str = ""
-    flags: list[str] = []
+    flags: list[str] | None = None
     file: str = ""
     part: str = ""
     note: str = ""

@@ -160,9 +160,9 @@ class Work:
         others = {self.name(part.label) for part in self.state.parts}
         with writing(place):
             if place.parent.is_dir():
-                for entry in os.scandir(place.parent):
-                    if entry.name.startswith(f"{place.name}.") and entry.name not in others:
-                        _remove(Path(entry.path))
+                for name in os.listdir(place.parent):
+                    if name.startswith(f"{place.name}.") and name not in others:
+                        _remove(place.parent / name)
 
     # ---- the end
 
@@ -184,9 +184,9 @@ class Work:
     def remove(self) -> None:
         """Forget the work. Its notes go last, so that what remains of it is always known as ours."""
         with writing(self.path):
-            for entry in sorted(os.scandir(self.path), key=lambda entry: entry.name in _OWN):
-                if entry.name != "lock":
-                    _remove(Path(entry.path))
+            for name in sorted(os.listdir(self.path), key=lambda name: name in _OWN):
+                if name != "lock":
+                    _remove(self.path / name)
             _remove(self.path / "lock")
             os.rmdir(self.path)
 
@@ -221,7 +221,7 @@ def _enter(stack: ExitStack, work: Work) -> None:
             with contextlib.suppress(FileExistsError):
                 work.path.mkdir(mode=0o700)
             try:
-                if not lock.exists() and any(os.scandir(work.path)):
+                if not lock.exists() and os.listdir(work.path):
                     text = "is there and is no unfinished export; move it away, or give another name"
                     raise UsageError(f"{work.path} {text}")
                 descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -270,9 +270,9 @@ def _read(work: Work, asked: str, *, restart: bool) -> None:
 
 def _empty(work: Work) -> None:
     with writing(work.path):
-        for entry in sorted(os.scandir(work.path), key=lambda entry: entry.name != "plan.json"):
-            if entry.name != "lock":
-                _remove(Path(entry.path))
+        for name in sorted(os.listdir(work.path), key=lambda name: name != "plan.json"):
+            if name != "lock":
+                _remove(work.path / name)
 
 
 def _remove(path: Path) -> None:
