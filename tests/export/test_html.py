@@ -470,7 +470,7 @@ def test_names_of_any_kind_end_in_a_suffix_that_nothing_runs() -> None:
         name = "".join(rng.choices(letters, k=rng.randint(0, 120)))
         found = file_name(Names(), attachment(name, rng.choice(["text/html", "image/png", "x/y"])))
         assert len(found.encode()) <= 72
-        suffix = found.rpartition(".")[2]
+        suffix = found.rpartition(".")[2].lower()
         assert suffix in ("txt", "png", "bin", "c", "h"), (name, found)
 
 

@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 LENGTH_MAX: Final = 24  # characters of a word that count
-RUN_MAX: Final = 3_000_000  # postings in memory
+RUN_MAX: Final = 1_000_000  # postings in memory
 SHARD_SIZE: Final = 64 << 10  # characters of a script, roughly
 
 # Digits of a difference: 46 that end a number and 46 that do not. All printable ASCII but `"`, `\` and `<`.
