@@ -89,6 +89,7 @@ h1, h2, .mk-head tr { break-after: avoid; break-inside: avoid; }
 OFFICE: Final = """
 @page { size: 21cm 29.7cm; margin: 2cm; }
 body { font-family: sans-serif; font-size: 10pt; color: #1f2933; }
+h1, h2 { font-family: sans-serif; }
 h1 { font-size: 15pt; margin: 0 0 6pt 0; }
 h2 { font-size: 11pt; margin: 12pt 0 4pt 0; }
 th { text-align: left; vertical-align: top; font-weight: normal; color: #52606d; padding-right: 8pt; }
