@@ -263,6 +263,18 @@ def test_another_command_does_not_touch_unfinished_work(store: Store, tmp_path: 
     assert report.complete and report.resumed_at is None and (tmp_path / "out" / "X").is_dir()
 
 
+def test_nobodys_work_is_taken_up_for_another(own_store: Store, tmp_path: Path) -> None:
+    own_store.directory.add("bela")
+    asked = wish(tmp_path / "out")
+    run(own_store, asked, batches=1)
+    with pytest.raises(UsageError, match="anna: --to eml"):
+        Export(own_store, own_store.account("bela"), asked).run()
+    own_store.directory.remove("anna")
+    own_store.directory.add("anna")
+    with pytest.raises(UsageError, match="asked for otherwise"):
+        run(own_store, asked)
+
+
 def test_the_words_of_a_filter_tell_not_the_day_they_stand_for(store: Store, tmp_path: Path) -> None:
     asked = wish(tmp_path / "out", selection=Selection(since=date(2001, 1, 1)), filters="--since 9000d")
     run(store, asked, batches=3)

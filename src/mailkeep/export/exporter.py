@@ -163,7 +163,8 @@ class Export:
         """All of it. Raises UsageError, CannotWrite, ToolMissing, StoreError; what was done is kept in any case."""
         wish = self.wish
         suffix = wish.format.single.get(wish.format.check(per=wish.per, engine=wish.engine), "")
-        with taken(wish.out, suffix, asked=wish.asked, restart=wish.restart) as work:
+        who, asked = self._identity
+        with taken(wish.out, suffix, account=who, asked=asked, restart=wish.restart) as work:
             self.report.out, self.report.manifest = str(work.out), str(work.manifest_target)
             if work.plan is None:
                 try:
@@ -179,6 +180,12 @@ class Export:
             self._run(work, work.planned)
         return self.report
 
+    @property
+    def _identity(self) -> tuple[str, str]:
+        """What must be the same for work to be taken up."""
+        info = self.account.info
+        return f"{info.id} {info.created}", f"{info.name}: {self.wish.asked}"
+
     def _choose(self, work: Work) -> Plan:
         """Fix what is exported. Raises UsageError when filters leave nothing: a misspelled name, most likely."""
         wish, selection = self.wish, self.wish.selection
@@ -191,7 +198,7 @@ class Export:
             why = f"no message in {len(listed.sources)} folders" if listed.sources else f"none of the folders: {some}"
             raise UsageError(f"the filters take {why}; nothing was exported")
         when = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        return Plan(wish.asked, when, listed.sources, listed.sections, listed.messages, listed.bytes)
+        return Plan(*self._identity, when, listed.sources, listed.sections, listed.messages, listed.bytes)
 
     def _run(self, work: Work, plan: Plan) -> None:
         state, report = work.state, self.report

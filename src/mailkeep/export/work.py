@@ -38,6 +38,7 @@ _OWN: Final = ("lock", "list", "plan.json", "state.json", MANIFEST)  # by these 
 class Plan(msgspec.Struct, frozen=True):
     """What is exported and how: fixed when it begins."""
 
+    account: str  # its number and the second in which it was made: names are given again
     asked: str  # all that makes a command another one, in words
     listed: str  # when the list was made
     sources: list[Source]
@@ -192,8 +193,8 @@ class Work:
 
 
 @contextmanager
-def taken(out: Path, suffix: str, *, asked: str, restart: bool) -> Iterator[Work]:
-    """The work on OUT, held alone; taken up where it was left.
+def taken(out: Path, suffix: str, *, account: str, asked: str, restart: bool) -> Iterator[Work]:
+    """The work on OUT, held alone; taken up where it was left. `account` and `asked` as in Plan.
 
     Raises UsageError when OUT is there, or other work on it; StoreBusy while another process is at it; CannotWrite.
     """
@@ -207,7 +208,7 @@ def taken(out: Path, suffix: str, *, asked: str, restart: bool) -> Iterator[Work
         if not work.path.exists():
             _check_absent(work)  # before anything is made
         _enter(stack, work)
-        _read(work, asked, restart=restart)
+        _read(work, (account, asked), restart=restart)
         if work.state.phase == "writing":
             _check_absent(work)
         yield work
@@ -243,7 +244,7 @@ def _check_absent(work: Work) -> None:
             raise UsageError(f"{path} is there already, and nothing is overwritten; give another name")
 
 
-def _read(work: Work, asked: str, *, restart: bool) -> None:
+def _read(work: Work, wanted: tuple[str, str], *, restart: bool) -> None:
     """What an earlier process left. An export that was killed before its list was complete begins anew."""
     try:
         plan = msgspec.json.decode((work.path / "plan.json").read_bytes(), type=Plan)
@@ -257,7 +258,7 @@ def _read(work: Work, asked: str, *, restart: bool) -> None:
         plan, found = None, State()
     if found.phase == "placing" and restart and os.path.lexists(work.out):
         restart = False  # it is done but for the last rename
-    if plan is not None and not restart and plan.asked != asked:
+    if plan is not None and not restart and (plan.account, plan.asked) != wanted:
         raise UsageError(
             f"{work.path} holds an unfinished export that was asked for otherwise ({plan.asked}); "
             "give that command again to go on, --restart to begin anew, or another name"
