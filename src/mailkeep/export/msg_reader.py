@@ -1,146 +1,52 @@
 """Reads an MSG file ([MS-OXMSG]) into a MAPI item, whoever wrote it and whatever happened to it since.
 
-Knows where MSG files keep properties, recipients, attachments and embedded messages; olefile reads the compound file's
-header, tables and directory. Strings come out as Unicode, also from files in the codepage of some old Windows. Nothing
-is made of the properties here: that is `from_mapi`'s part.
+Knows where MSG files keep properties, recipients, attachments and embedded messages; `cfb_reader` finds the streams.
+Strings come out as Unicode, also from files in the codepage of some old Windows. Nothing is made of the properties
+here: that is `from_mapi`'s part.
 
-**The one hard idea** is that the file may be damaged or made to do harm, so nothing that it says is taken as a measure:
-sizes are held against the size of the file before olefile loops over them, streams are collected by walking each chain
-for no more sectors than there are, and all that is read has a budget, since a thousand streams may claim one another's
-sectors. What cannot be read is Bad. Values are taken from the streams that are there, not from the table that lists
-them, as some writers forget rows; what is missing is only missing.
+Values are taken from the streams that are there, not from the table that lists them, as some writers forget rows; what
+is missing is only missing. Numbers of up to eight bytes are in the table alone.
 """
 
-import io
-import mmap
 import re
 import struct
-from array import array
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-import olefile
-from olefile.olefile import OleDirectoryEntry
-
 from mailkeep.export import cfb, mapi
 from mailkeep.export.cfb import Storage
+from mailkeep.export.cfb_reader import Bad, Buffer, Compound, Entry
 from mailkeep.export.mapi import Attached, Item, Named, Value
 from mailkeep.export.msg_storage import FIRST_NAMED, NAMES, TABLE
 
-Buffer = bytes | mmap.mmap
+__all__ = ["Bad", "Buffer", "read"]
 
 EMBEDDED_MAX: Final = 50  # messages in each other that are read; from_mapi has a limit of its own
 OBJECTS_MAX: Final = 10_000  # recipients, and attachments, of one message
-_READ_MAX_FACTOR: Final = 4  # bytes read at most, as a multiple of the file's size
 _OLE_DEPTH_MAX: Final = 10
-
-# What olefile raises for damaged files, by its tests and by fuzzing.
-_REFUSALS: Final = (
-    OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError, MemoryError,
-    struct.error,
-)  # fmt: skip
-
-
-class Bad(ValueError):
-    """This cannot be read as an MSG file; the text says why."""
 
 
 def read(data: Buffer) -> Item:
     """The message in an MSG file. Raises Bad."""
-    try:
-        file = _File(data)
-        return file.item(file.ole.root, head=32, depth=0)
-    except Bad:
-        raise
-    except _REFUSALS as error:
-        raise Bad(f"damaged compound file ({type(error).__name__})") from error
-
-
-# --- the compound file -----------------------------------------------------------------------------------------------
-
-
-def _check_header(data: Buffer) -> None:
-    """Refuse numbers that would keep olefile busy: they are its loop counts."""
-    head = bytes(data[:512])
-    if len(head) < 512 or not head.startswith(cfb.SIGNATURE):
-        raise Bad("not a compound file")
-    shift, mini_shift = struct.unpack_from("<HH", head, 30)
-    if shift not in (9, 12) or mini_shift != 6:
-        raise Bad("sectors of an unknown size")
-    sectors = len(data) >> shift
-    fat_count, mini_count, difat_count = (struct.unpack_from("<I", head, at)[0] for at in (44, 64, 72))
-    if max(fat_count, mini_count, difat_count) > sectors + 1:
-        raise Bad("its tables are larger than the file")
+    file = _File(data)
+    return file.item(file.compound.root, head=32, depth=0)
 
 
 class _File:
-    """The compound file: storages as olefile's directory entries, streams as bytes; and the names of properties."""
+    """The storages of one file as objects of MAPI; and the names of properties, which they share."""
 
     def __init__(self, data: Buffer) -> None:
-        _check_header(data)
-        self.data = data
-        self.budget = _READ_MAX_FACTOR * len(data) + (1 << 20)
-        self.ole = olefile.OleFileIO(io.BytesIO(data) if isinstance(data, bytes) else data)
-        root = self.ole.root
-        if root is None or root.size > len(data):
-            raise Bad("its directory is damaged")
-        self.sector: int = self.ole.sectorsize
-        self.mini = b""
-        if root.size:
-            self.ole.loadminifat()
-            self.mini = self.big(root)
+        self.compound = Compound(data)
         self.names = self._names()
-
-    def stream(self, entry: OleDirectoryEntry) -> bytes:
-        """The bytes of a stream, as many as its size says. Raises Bad when they are not there."""
-        size: int = entry.size
-        if size > len(self.data):
-            raise Bad("a stream is larger than the file")
-        if size < cfb.MINI_MAX:
-            return self.collect(self.mini, self.chain(self.ole.minifat, entry, cfb.MINI_SECTOR), size)
-        return self.big(entry)
-
-    def big(self, entry: OleDirectoryEntry) -> bytes:
-        runs = self.chain(self.ole.fat, entry, self.sector)
-        return self.collect(self.data, ((at + self.sector, end + self.sector) for at, end in runs), entry.size)
-
-    def chain(self, table: "array[int]", entry: OleDirectoryEntry, sector: int) -> Iterator[tuple[int, int]]:
-        """Where the sectors of a stream lie, by its allocation table; neighbours are taken together."""
-        at: int = entry.isectStart
-        left = -(-entry.size // sector)
-        while left > 0:
-            first = at
-            while left > 0:
-                if at >= len(table):
-                    raise Bad("a stream is cut off")
-                left -= 1
-                last, at = at, table[at]
-                if at != last + 1:
-                    break
-            yield first * sector, (last + 1) * sector
-
-    def collect(self, data: Buffer, runs: Iterable[tuple[int, int]], size: int) -> bytes:
-        self.budget -= size
-        if self.budget < 0:
-            raise Bad("its streams say that they are larger than the file")
-        pieces = [bytes(data[at:end]) for at, end in runs]
-        whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if len(whole) < size:
-            raise Bad("the file is cut off")
-        return whole[:size]
 
     def _names(self) -> list[tuple[UUID, int | str] | None]:
         """The names of the properties from 0x8000 on (section 2.2.3); None for those that cannot be read."""
-        storage = self.ole.root.kids_dict.get(NAMES)
+        storage = self.compound.root.storage(NAMES)
         if storage is None:
             return []
-        streams = {kid.name: kid for kid in storage.kids if kid.entry_type == olefile.STGTY_STREAM}
-        guids, entries, strings = (
-            self.stream(streams[name]) if (name := f"__substg1.0_{tag:08X}") in streams else b""
-            for tag in (0x00020102, 0x00030102, 0x00040102)
-        )
+        streams = [storage.stream(f"__substg1.0_{tag:08x}") for tag in (0x00020102, 0x00030102, 0x00040102)]
+        guids, entries, strings = (b"" if stream is None else self.compound.read(stream) for stream in streams)
         found: list[tuple[UUID, int | str] | None] = []
         for at in range(0, min(len(entries) - 7, 8 * (0x10000 - FIRST_NAMED)), 8):
             identity, kind, number = struct.unpack_from("<IHH", entries, at)
@@ -154,60 +60,60 @@ class _File:
 
     # -- objects
 
-    def item(self, storage: OleDirectoryEntry, *, head: int, depth: int) -> Item:
+    def item(self, storage: Entry, *, head: int, depth: int) -> Item:
         """A message, at the root of the file or embedded."""
         values, named = self.properties(storage, head)
-        if mapi.MESSAGE_CLASS not in values and TABLE not in storage.kids_dict:
+        if mapi.MESSAGE_CLASS not in values and storage.stream(TABLE) is None:
             raise Bad("a compound file, but no message")
         item = Item(values, named)
-        for kid in storage.kids:
-            if kid.entry_type != olefile.STGTY_STORAGE:
+        for name, kid in (storage.children or {}).items():
+            if kid.children is None:
                 continue
-            name = kid.name.lower()
             if name.startswith("__recip_version1.0_#") and len(item.recipients) < OBJECTS_MAX:
                 item.recipients.append(self.properties(kid, 8, values)[0])
             elif name.startswith("__attach_version1.0_#") and len(item.attachments) < OBJECTS_MAX:
                 item.attachments.append(self.attached(kid, depth, values))
         return item
 
-    def attached(self, storage: OleDirectoryEntry, depth: int, owner: dict[int, Value]) -> Attached:
+    def attached(self, storage: Entry, depth: int, owner: dict[int, Value]) -> Attached:
         values, _ = self.properties(storage, 8, owner)
         data = values.pop(mapi.ATTACH_DATA, None)
         found = Attached(values, data=data if isinstance(data, bytes) else None)
-        inner = storage.kids_dict.get(f"__substg1.0_{mapi.ATTACH_OBJECT:08X}".lower())
-        if inner is None or inner.entry_type != olefile.STGTY_STORAGE:
+        inner = storage.storage(f"__substg1.0_{mapi.ATTACH_OBJECT:08x}")
+        if inner is None:
             return found
-        if values.get(mapi.ATTACH_METHOD) != mapi.OLE and TABLE in inner.kids_dict:
+        if values.get(mapi.ATTACH_METHOD) != mapi.OLE and inner.stream(TABLE) is not None:
             if depth + 1 < EMBEDDED_MAX:
                 found.item = self.item(inner, head=24, depth=depth + 1)
         elif found.data is None:
             found.data = b"".join(cfb.pieces(self.copy(inner, 0)))
         return found
 
-    def copy(self, storage: OleDirectoryEntry, depth: int) -> Storage:
+    def copy(self, storage: Entry, depth: int) -> Storage:
         """An embedded OLE object: by itself it is a compound file, e.g. a sheet that its program opens."""
         made = Storage()
-        for kid in storage.kids:
+        for kid in (storage.children or {}).values():
             if not kid.name.isascii() or not 0 < len(kid.name) <= cfb.NAME_MAX:
                 continue
-            if kid.entry_type == olefile.STGTY_STREAM:
-                made.children[kid.name] = self.stream(kid)
-            elif kid.entry_type == olefile.STGTY_STORAGE and depth < _OLE_DEPTH_MAX:
+            if kid.children is None:
+                made.children[kid.name] = self.compound.read(kid)
+            elif depth < _OLE_DEPTH_MAX:
                 made.children[kid.name] = self.copy(kid, depth + 1)
         return made
 
     def properties(
-        self, storage: OleDirectoryEntry, head: int, owner: dict[int, Value] | None = None
+        self, storage: Entry, head: int, owner: dict[int, Value] | None = None
     ) -> tuple[dict[int, Value], dict[Named, Value]]:
         """The properties of one object, and the named ones apart. `owner`: of the message, which has the codepage."""
         raw = _Properties()
-        table = storage.kids_dict.get(TABLE)
-        if table is not None and table.entry_type == olefile.STGTY_STREAM:
-            raw.add_table(self.stream(table)[head:])
-        for kid in storage.kids:
-            match = _STREAM_NAME.fullmatch(kid.name)
-            if match is not None and kid.entry_type == olefile.STGTY_STREAM:
-                raw.streams[int(match[1], 16), -1 if match[2] is None else int(match[2], 16)] = self.stream(kid)
+        table = storage.stream(TABLE)
+        if table is not None:
+            raw.add_table(self.compound.read(table)[head:])
+        for text, kid in (storage.children or {}).items():
+            match = _STREAM_NAME.fullmatch(text)
+            if match is not None and kid.children is None:
+                place = -1 if match[2] is None else int(match[2], 16)
+                raw.streams[int(match[1], 16), place] = self.compound.read(kid)
         raw.add_streams(_codec(raw.values if owner is None else owner))
         values: dict[int, Value] = {}
         named: dict[Named, Value] = {}
@@ -220,7 +126,7 @@ class _File:
         return values, named
 
 
-_STREAM_NAME: Final = re.compile(r"__substg1\.0_([0-9A-Fa-f]{8})(?:-([0-9A-Fa-f]{8}))?")
+_STREAM_NAME: Final = re.compile(r"__substg1\.0_([0-9a-f]{8})(?:-([0-9a-f]{8}))?")
 
 
 def _guid(guids: bytes, index: int) -> UUID | None:
