@@ -2,7 +2,7 @@
 
 Knows names, attachments and pages; LibreOffice, behind `soffice`, makes documents of them. A document cannot well hold
 files, so those of a message lie beside it, in `… files/`, and it lists them. A message that LibreOffice cannot show
-becomes a document that says so, with the raw message among the files; should even that fail, the page stays HTML.
+becomes a document that says so, with the raw message among the files. Pictures that stand in the text are no files.
 """
 
 import os
@@ -22,7 +22,7 @@ from mailkeep.export.page import Show, page, problem_page
 from mailkeep.export.pictures import Pictures
 from mailkeep.export.soffice import DOC, DOCX, Office, Target
 from mailkeep.export.writer import Folder, Message, Options, Written
-from mailkeep.mail.letter import Attachment, Letter, letter_of
+from mailkeep.mail.letter import Attachment, letter_of
 
 FILES: Final = " files"
 RAW: Final = "message.eml"
@@ -84,9 +84,10 @@ class OfficeWriter:
     def write(self, messages: Sequence[Message]) -> list[Written]:
         """Raises CannotWrite."""
         letters = [letter_of(message.data) for message in messages]
+        pictures = [Pictures(letter) for letter in letters]
         pages = [
-            page(message, letter, Show(Pictures(letter).url, _none, "office"))
-            for message, letter in zip(messages, letters, strict=True)
+            page(message, letter, Show(shown.url, _none, "office"))
+            for message, letter, shown in zip(messages, letters, pictures, strict=True)
         ]
         made = self._convert(pages)
         failed = [number for number, document in enumerate(made) if isinstance(document, str)]
@@ -94,10 +95,15 @@ class OfficeWriter:
         excuses = [problem_page(messages[number], reasons[number], Show(_none, _none, "office")) for number in failed]
         for number, excuse in zip(failed, self._convert(excuses), strict=True):
             made[number] = excuse
-        return [
-            self._put(messages[number], letters[number], made[number], reasons.get(number))
-            for number in range(len(messages))
-        ]
+        written = []
+        for number, message in enumerate(messages):
+            shown = set() if number in reasons else pictures[number].shown
+            beside = [found for found in letters[number].attachments if found.number not in shown]
+            files = [(found.name, letters[number].content(found)) for found in beside]
+            if number in reasons:
+                files.append((RAW, message.data))
+            written.append(self._put(message, made[number], files, reasons.get(number)))
+        return written
 
     def _convert(self, pages: Sequence[str]) -> list[bytes | str]:
         count = len(self._offices)
@@ -109,21 +115,20 @@ class OfficeWriter:
         )
         return [results[number % count][number // count] for number in range(len(pages))]
 
-    def _put(self, message: Message, letter: Letter, document: bytes | str, reason: str | None) -> Written:
+    def _put(
+        self, message: Message, document: bytes | str, files: Sequence[tuple[str, bytes]], reason: str | None
+    ) -> Written:
         beside = f"{self._path}/{message_file(message, subject_of(message.data), FILES)}".lstrip("/")
-        names = Names()
-        for attachment in letter.attachments:
-            self._files.put(
-                f"{beside}/{names.take(attachment.name)}", letter.content(attachment), mtime=message.internaldate
-            )
-        if reason is not None:
-            self._files.put(f"{beside}/{names.take(RAW)}", message.data, mtime=message.internaldate)
-        note = f"could not be shown ({reason}); the message lies beside a page that says so" if reason else None
         if isinstance(document, str):
-            raise CannotWrite(f"LibreOffice does not work here: {document}")
+            raise CannotWrite(f"LibreOffice makes no documents here: {document}")
+        names = Names()
+        for name, data in files:
+            self._files.put(f"{beside}/{names.take(name)}", data, mtime=message.internaldate)
         file = f"{beside.removesuffix(FILES)}.{self._target.suffix}"
         self._files.put(file, document, mtime=message.internaldate)
-        return Written(file, note)
+        return Written(
+            file, f"could not be shown ({reason}); the message lies beside a page that says so" if reason else None
+        )
 
     def checkpoint(self) -> bytes:
         """Raises CannotWrite."""

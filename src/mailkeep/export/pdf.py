@@ -21,11 +21,10 @@ import msgspec
 
 from mailkeep.export import pdf_file
 from mailkeep.export.files import Files, writing
-from mailkeep.export.names import FolderNames, message_file
+from mailkeep.export.names import FolderNames, message_file, subject_of
 from mailkeep.export.pdf_file import Part
 from mailkeep.export.writer import Folder, Message, Options, Written
 from mailkeep.log import Log
-from mailkeep.mail.letter import letter_of
 
 MESSAGES_MAX: Final = 2000  # in a folder's file
 BYTES_MAX: Final = 1 << 30
@@ -61,6 +60,7 @@ class _State(msgspec.Struct):
     groups: int = 0
     messages: int = 0
     size: int = 0  # of the groups, in bytes
+    written: int = 0  # bytes of all finished files
 
 
 def make(place: Path, options: Options, state: bytes | None) -> "PdfWriter":
@@ -95,6 +95,7 @@ class PdfWriter:
         self._names = FolderNames(options.folders, suffix=".pdf")
         self._engine = engine
         self._state = msgspec.json.decode(state, type=_State) if state else _State()
+        self._before = self._state.written
         self._spool = Files(place.with_name(place.name + ".spool"))
         self._retired: tuple[list[Path], list[Path]] = ([], [])  # before and since the last checkpoint
         self._path = ""
@@ -103,7 +104,7 @@ class PdfWriter:
     @property
     def size(self) -> int:
         """Bytes of files and spool."""
-        return self._files.size + self._state.size
+        return self._before + self._files.size + self._state.size
 
     def folder(self, folder: Folder) -> None:
         """Raises CannotWrite."""
@@ -120,7 +121,7 @@ class PdfWriter:
             return self._write_group(messages)
         written = []
         for message, printed in zip(messages, self._engine.print(messages, names=False), strict=True):
-            name = message_file(message, letter_of(message.data).subject, ".pdf")
+            name = message_file(message, subject_of(message.data), ".pdf")
             file = f"{self._path}/{name}" if self._path else name
             self._files.put(file, printed.pdf, mtime=message.internaldate)
             written.append(self._written(file, printed))
@@ -142,7 +143,7 @@ class PdfWriter:
         file = self._volume()
         parts, written = [], []
         for message, printed in zip(messages, self._engine.print(messages, names=True), strict=True):
-            name = message_file(message, letter_of(message.data).subject, "")
+            name = message_file(message, subject_of(message.data), "")
             parts.append(Part(printed.pdf, name.rpartition(" (")[0]))
             written.append(self._written(file, printed))
         joined = BytesIO()
@@ -181,6 +182,7 @@ class PdfWriter:
         for old in self._retired[0]:
             shutil.rmtree(old, ignore_errors=True)
         self._retired = (self._retired[1], [])
+        self._state.written = self._before + self._files.size
         return msgspec.json.encode(self._state)
 
     def _sync(self) -> None:
