@@ -11,6 +11,7 @@ asked for, and every error of one item is that item's only.
 import ctypes
 import json
 import os
+import re
 import resource
 import signal
 import struct
@@ -55,10 +56,10 @@ def main() -> None:
 def _tell_all(settings: dict[str, Any]) -> None:
     try:
         store = Store(f"/dev/fd/{settings['file']}")
+        folders, empty, faults = store.folders()
     except (OSError, MemoryError) as error:
         _tell({"is": "refused", "reason": _opening_failed(error)})
         return
-    folders, empty, faults = store.folders()
     _tell({"is": "contents", "items": sum(place.items for place in folders), "empty": empty})
     skip = settings["skip"]
     if not skip:
@@ -116,9 +117,12 @@ def _write(data: bytes | memoryview) -> None:
         data = data[os.write(1, data) :]
 
 
+_FUNCTION: Final = re.compile(r"\b(?:lib|py)[a-z0-9]+_\w+: ")
+
+
 def _short(error: BaseException) -> str:
-    """What libpff says, from the outermost of its calls; its texts name every function on the way."""
-    return str(error).partition(". ")[0].replace("/dev/fd/", "file ")[:200] or type(error).__name__
+    """What libpff says, from the outermost of its calls: its texts name every function on the way."""
+    return _FUNCTION.sub("", str(error).partition(". ")[0])[:200].rstrip(".") or type(error).__name__
 
 
 def _opening_failed(error: BaseException) -> str:
