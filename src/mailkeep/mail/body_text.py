@@ -76,21 +76,10 @@ def _valid_utf8(raw: bytes) -> str | None:
         return None
 
 
-_FEW: Final = 6  # bytes beyond ASCII, from which the detector says anything
-_HIGH_RUN = re.compile(rb"[\x80-\xff]+")
-
-
 def _guess(raw: bytes) -> str:
     # ESC $ and ESC ( shift between the sets of ISO-2022-JP, which is ASCII to those who do not know it.
-    if raw.isascii():
-        return raw.decode("iso2022_jp", "replace") if b"\x1b$" in raw or b"\x1b(" in raw else raw.decode("ascii")
-    if (text := _valid_utf8(raw)) is not None:
-        return text
-    sample = raw[:_SUSPECT_NUL]
-    high = sum(map(len, _HIGH_RUN.findall(sample)))
-    # A few accents say too little; and where letters of ASCII are around, it is a language of the west.
-    if 0 < high < _FEW and len(sample) == len(raw):
-        return raw.decode("cp1252", "replace")
+    if raw.isascii() and (b"\x1b$" in raw or b"\x1b(" in raw):
+        return raw.decode("iso2022_jp", "replace")
     return guess_text(raw)
 
 

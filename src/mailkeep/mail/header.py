@@ -130,14 +130,24 @@ def codec_name(charset: str) -> str | None:
     return _SUPERSETS.get(known.name, known.name)
 
 
+_GUESSED = 4096  # bytes that the detector is shown
+_FEW = 6  # bytes beyond ASCII, from which it says anything
+_ASCII = bytes(range(128))
+
+
 def guess_text(raw: bytes) -> str:
-    """Text of unlabelled bytes: UTF-8 when it is, else what the detector says, else Windows-1252."""
+    """Text of unlabelled bytes: UTF-8 when it is, else what the detector says, else Windows-1252.
+
+    A few accents tell the detector nothing: `ü.pdf` is damaged UTF-8 to it, and `äöü` Chinese.
+    """
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         pass
+    if len(raw) <= _GUESSED and len(raw.translate(None, _ASCII)) < _FEW:
+        return raw.decode("cp1252", "replace")
     try:
-        found = cchardet.detect(raw[:4096]).get("encoding")
+        found = cchardet.detect(raw[:_GUESSED]).get("encoding")
     except Exception:
         found = None
     codec = codec_name(found) if found else None

@@ -139,12 +139,12 @@ def letter_of(data: bytes) -> Letter:
 
 _PEOPLE: Final = (b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc")
 # Controls, line breaks and the separators of Unicode have no place in a line; other spaces are the sender's.
-_NOT_IN_LINE = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029]+")
+_NOT_IN_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _MESSAGE_ID = re.compile(rb"<[^<>\s]{1,998}>")
 
 
 def one_line(text: str) -> str:
-    """Text for one line: control characters and breaks are single spaces."""
+    """Text for one line: control characters and breaks are spaces."""
     return _NOT_IN_LINE.sub(" ", text).strip(" ")
 
 
