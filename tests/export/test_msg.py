@@ -1,6 +1,8 @@
 """The export to MSG: what strangers read in the files, field by field; names, limits, and what is made again."""
 
 import base64
+import email
+import email.policy
 import functools
 import json
 import os
@@ -14,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from mailkeep.export import demo, mapi, msg
+from mailkeep.export import cfb, demo, mapi, msg, msg_reader
 from mailkeep.export.to_mapi import EMBEDDED_MAX
 from mailkeep.export.writer import Folder, Message, Options
 from mailkeep.mail.letter import Attachment, Correspondent, Letter, letter_of
-from tests.messages import corpus
+from tests.export import compound
+from tests.messages import corpus, numbered
 from tests.packages import node_modules
 from tests.programs import find_program
 
@@ -194,3 +197,128 @@ def test_msgreader_reads_every_file(cases: list[Case]) -> None:
             assert found["categories"] == categories(case)[-1:]
         except AssertionError as error:
             raise AssertionError(case.name) from error
+
+
+def test_msgconvert_makes_mail_of_the_files(cases: list[Case], tmp_path: Path) -> None:
+    """Debian's Email::Outlook::Message. It takes the header block that is in the file for its own, so that broken ones
+    become broken mail: only the demo's mail is compared."""
+    program = find_program("msgconvert")
+    chosen = [case for case in cases if case.name.startswith("demo")][::3]
+    paths = [tmp_path / f"{number}.msg" for number in range(len(chosen))]
+    for path, case in zip(paths, chosen, strict=True):
+        path.symlink_to(case.file)
+    done = subprocess.run([program, *map(str, paths)], cwd=tmp_path, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for path, case in zip(paths, chosen, strict=True):
+        made = email.message_from_bytes(path.with_suffix(".eml").read_bytes(), policy=email.policy.default)
+        letter = case.letter
+        assert made["Subject"].strip() == letter.subject
+        assert [one.addr_spec for one in made["From"].addresses] == [who.address for who in letter.from_]
+        assert made["Date"].datetime == letter.date and made["Message-ID"] == letter.message_id
+        leaves = [part for part in made.walk() if not part.is_multipart()]
+        for kind, body in (("text/plain", letter.text), ("text/html", letter.html)):
+            if body:
+                texts = [part.get_content() for part in leaves if part.get_content_type() == kind]
+                assert any(words(body) == words(text) for text in texts), case.name
+        files = [part.get_payload(decode=True) for part in leaves]
+        wanted = [letter.content(one) for one in letter.attachments if not one.message]
+        assert all(data in files or data.replace(b"\r\n", b"\n") in files for data in wanted), case.name
+
+
+def words(text: str) -> list[str]:
+    return text.replace("\0", "").split()
+
+
+# --- names, limits, and what is made again ---------------------------------------------------------------------------
+
+
+def exported(place: Path, *data: bytes, flags: frozenset[str] = frozenset()) -> list[Any]:
+    place.mkdir(exist_ok=True)
+    writer = msg.make(place, Options(folders=FOLDERS), None)
+    writer.folder(FOLDERS[0])
+    done = writer.write([Message(n, FOLDERS[0], n, flags, ARRIVED, one) for n, one in enumerate(data, 1)])
+    writer.finish()
+    return done
+
+
+def test_files_have_a_name_and_the_time_of_the_message(tmp_path: Path) -> None:
+    (done,) = exported(tmp_path, numbered(1, subject='Re: a/b "c"'))
+    assert done.file == "INBOX/2023-11-14 Re_ a_b _c_ (1).msg" and done.note is None
+    assert (tmp_path / done.file).stat().st_mtime == ARRIVED
+
+
+def test_every_file_is_a_sound_compound_file(cases: list[Case]) -> None:
+    for case in cases[:: 1 + len(cases) // 150]:
+        tree = compound.read(case.file.read_bytes())
+        assert {"__properties_version1.0", "__nameid_version1.0"} <= tree.keys(), case.name
+        check_object(tree, 32)
+
+
+def check_object(tree: compound.Tree, head: int) -> None:
+    """The table of properties and the streams agree, and no string is empty ([MS-OXMSG] section 2.4)."""
+    table = tree["__properties_version1.0"]
+    assert isinstance(table, bytes) and (len(table) - head) % 16 == 0
+    sizes: dict[str, int] = {}
+    for at in range(head, len(table), 16):
+        tag = int.from_bytes(table[at : at + 4], "little")
+        assert table[at + 4 : at + 8] == b"\6\0\0\0"
+        if tag & 0xFFFF in (0x1F, 0x102, 0x101F, 0xD):
+            sizes[f"__substg1.0_{tag:08X}"] = int.from_bytes(table[at + 8 : at + 12], "little")
+    streams = {name: value for name, value in tree.items() if name.startswith("__substg1.0_") and "-" not in name}
+    assert streams.keys() == sizes.keys()
+    for name, value in streams.items():
+        if isinstance(value, bytes):
+            assert sizes[name] == len(value) + 2 * name.endswith("001F"), name
+            assert value or not name.endswith("001F"), name
+        else:
+            assert sizes[name] == 0xFFFFFFFF
+            check_object(value, 24)
+    inner = [value for name, value in tree.items() if name.startswith(("__recip", "__attach"))]
+    for value in inner:
+        assert isinstance(value, dict)
+        check_object(value, 8)
+    if head > 8:
+        assert sum(int.from_bytes(table[at : at + 4], "little") for at in (16, 20)) == len(inner)
+
+
+def test_the_same_message_is_the_same_file(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        exported(tmp_path / place, *(data for _, data in corpus()[:100]))
+    names = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.msg"))
+    assert len(names) == 100
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+
+
+def test_what_an_msg_file_has_no_room_for_is_kept_and_told(tmp_path: Path) -> None:
+    everybody = ", ".join(f"u{n}@example.org" for n in range(3000))
+    head = "From: a@example.org\r\nSubject: much\r\n"
+    part = "--b\r\nContent-Type: application/x-y\r\n\r\n{}\r\n"
+    parts = "".join(part.format(n) for n in range(2500))
+    crowd = f"{head}To: {everybody}\r\n\r\nhello\r\n".encode()
+    heap = f"{head}Content-Type: multipart/mixed; boundary=b\r\n\r\n{parts}--b--\r\n".encode()
+    people, things = exported(tmp_path, crowd, heap)
+    assert people.note == "3000 recipients, of which an MSG file lists 2048"
+    item = msg_reader.read((tmp_path / people.file).read_bytes())
+    assert len(item.recipients) == 2048 and everybody in str(item.properties[mapi.TRANSPORT_MESSAGE_HEADERS])
+    assert things.note == "2500 attachments, of which an MSG file has 2048; the last is all"
+    item = msg_reader.read((tmp_path / things.file).read_bytes())
+    assert len(item.attachments) == 2048 and item.attachments[-1].data == heap
+
+
+def test_a_big_message_is_written_piece_by_piece(tmp_path: Path) -> None:
+    data = os.urandom(9_000_000)
+    body = base64.encodebytes(data).replace(b"\n", b"\r\n")
+    head = b"Subject: big\r\nContent-Type: application/x-y; name=big.bin\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    (done,) = exported(tmp_path, head + body)
+    raw = (tmp_path / done.file).read_bytes()
+    compound.read(raw)
+    (attached,) = msg_reader.read(raw).attachments
+    assert attached.data == data and attached.properties[mapi.ATTACH_LONG_NAME] == "big.bin"
+
+
+def test_counting_reads_the_files(tmp_path: Path) -> None:
+    exported(tmp_path, numbered(1), numbered(2))
+    assert msg.count(tmp_path) == 2
+    (tmp_path / "INBOX" / "no.msg").write_bytes(b"something else")
+    (tmp_path / "INBOX" / "other.txt").write_bytes(cfb.SIGNATURE)
+    assert msg.count(tmp_path) == 2

@@ -35,6 +35,10 @@ class Bad(ValueError):
     """This cannot be read; the text says why."""
 
 
+class Damaged(Bad):
+    """One stream cannot be read; others may."""
+
+
 class Entry:
     """A storage or a stream. `children`, by name in lower case and in the order of these, is None for a stream."""
 
@@ -74,17 +78,25 @@ class Compound:
         self._fat = self._read_fat(fat_count, difat, difat_count)
         self._mini_fat = _numbers(self._table(mini_first, mini_count))
         self.root = self._read_directory(self._table(directory, self._count))
-        self._mini = self._big(self.root.start, self.root.size) if self.root.size else b""
+        self._mini = self._read_mini()
 
     def read(self, entry: Entry) -> bytes:
-        """The bytes of a stream, as many as its size says. Raises Bad when they are not there."""
+        """The bytes of a stream, as many as its size says. Raises Damaged when they are not there, Bad when all streams
+        together are more than a file of this size can hold."""
         if entry.size >= MINI_MAX:
             return self._big(entry.start, entry.size)
         return self._collect(self._mini, _runs(self._mini_fat, entry.start, entry.size, MINI_SECTOR), entry.size)
 
+    def _read_mini(self) -> bytes:
+        """The stream that holds the small ones; without it, the big ones are left."""
+        try:
+            return self._big(self.root.start, self.root.size) if self.root.size else b""
+        except Damaged:
+            return b""
+
     def _big(self, start: int, size: int) -> bytes:
         if size > len(self._data):
-            raise Bad("a stream is larger than the file")
+            raise Damaged("a stream is larger than the file")
         sector = self._sector
         runs = _runs(self._fat, start, size, sector)
         return self._collect(self._data, ((at + sector, end + sector) for at, end in runs), size)
@@ -96,7 +108,7 @@ class Compound:
         pieces = [data[at:end] for at, end in runs]
         whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if len(whole) < size:
-            raise Bad("the file is cut off")
+            raise Damaged("the file is cut off")
         return whole[:size]
 
     def _at(self, number: int) -> bytes:
@@ -158,7 +170,7 @@ def _runs(table: "array[int]", at: int, size: int, sector: int) -> Iterator[tupl
         first = at
         while left > 0:
             if at >= len(table):
-                raise Bad("a stream is cut off")
+                raise Damaged("a stream is cut off")
             left -= 1
             last, at = at, table[at]
             if at != last + 1:

@@ -71,13 +71,14 @@ class Item:
     """A message, or another thing of Outlook's (contact, appointment …): MESSAGE_CLASS says what.
 
     `properties` have tags as keys. Recipients have properties only; theirs and those of an attachment are few, and
-    named ones of them are not kept.
+    named ones of them are not kept. `problems` says what a reader could not read, for the eyes of the user.
     """
 
     properties: dict[int, Value] = field(default_factory=dict)
     named: dict[Named, Value] = field(default_factory=dict)
     recipients: list[dict[int, Value]] = field(default_factory=list)
     attachments: list[Attached] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def tag(number: int, kind: int) -> int:

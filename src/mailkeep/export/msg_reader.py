@@ -5,7 +5,8 @@ Strings come out as Unicode, also from files in the codepage of some old Windows
 here: that is `from_mapi`'s part.
 
 Values are taken from the streams that are there, not from the table that lists them, as some writers forget rows; what
-is missing is only missing. Numbers of up to eight bytes are in the table alone.
+is missing is only missing, and a damaged stream is passed over with a note. Numbers of up to eight bytes are in the
+table alone.
 """
 
 import re
@@ -16,21 +17,24 @@ from uuid import UUID
 
 from mailkeep.export import cfb, mapi
 from mailkeep.export.cfb import Storage
-from mailkeep.export.cfb_reader import Bad, Buffer, Compound, Entry
+from mailkeep.export.cfb_reader import Bad, Buffer, Compound, Damaged, Entry
 from mailkeep.export.mapi import Attached, Item, Named, Value
 from mailkeep.export.msg_storage import FIRST_NAMED, NAMES, TABLE
 
 __all__ = ["Bad", "Buffer", "read"]
 
 EMBEDDED_MAX: Final = 50  # messages in each other that are read; from_mapi has a limit of its own
+PROBLEMS_MAX: Final = 20  # that are told
 OBJECTS_MAX: Final = 10_000  # recipients, and attachments, of one message
 _OLE_DEPTH_MAX: Final = 10
 
 
 def read(data: Buffer) -> Item:
-    """The message in an MSG file. Raises Bad."""
+    """The message in an MSG file. What cannot be read of it is among its `problems`. Raises Bad."""
     file = _File(data)
-    return file.item(file.compound.root, head=32, depth=0)
+    item = file.item(file.compound.root, head=32, depth=0)
+    item.problems = file.problems
+    return item
 
 
 class _File:
@@ -38,7 +42,19 @@ class _File:
 
     def __init__(self, data: Buffer) -> None:
         self.compound = Compound(data)
+        self.problems: list[str] = []
         self.names = self._names()
+
+    def read(self, stream: Entry | None) -> bytes | None:
+        """The bytes of a stream; None when it is not there or damaged, which is noted."""
+        if stream is None:
+            return None
+        try:
+            return self.compound.read(stream)
+        except Damaged as error:
+            if len(self.problems) < PROBLEMS_MAX:
+                self.problems.append(f"{stream.name}: {error}")
+            return None
 
     def _names(self) -> list[tuple[UUID, int | str] | None]:
         """The names of the properties from 0x8000 on (section 2.2.3); None for those that cannot be read."""
@@ -46,7 +62,7 @@ class _File:
         if storage is None:
             return []
         streams = [storage.stream(f"__substg1.0_{tag:08x}") for tag in (0x00020102, 0x00030102, 0x00040102)]
-        guids, entries, strings = (b"" if stream is None else self.compound.read(stream) for stream in streams)
+        guids, entries, strings = (self.read(stream) or b"" for stream in streams)
         found: list[tuple[UUID, int | str] | None] = []
         for at in range(0, min(len(entries) - 7, 8 * (0x10000 - FIRST_NAMED)), 8):
             identity, kind, number = struct.unpack_from("<IHH", entries, at)
@@ -96,7 +112,7 @@ class _File:
             if not kid.name.isascii() or not 0 < len(kid.name) <= cfb.NAME_MAX:
                 continue
             if kid.children is None:
-                made.children[kid.name] = self.compound.read(kid)
+                made.children[kid.name] = self.read(kid) or b""
             elif depth < _OLE_DEPTH_MAX:
                 made.children[kid.name] = self.copy(kid, depth + 1)
         return made
@@ -106,14 +122,13 @@ class _File:
     ) -> tuple[dict[int, Value], dict[Named, Value]]:
         """The properties of one object, and the named ones apart. `owner`: of the message, which has the codepage."""
         raw = _Properties()
-        table = storage.stream(TABLE)
-        if table is not None:
-            raw.add_table(self.compound.read(table)[head:])
+        raw.add_table((self.read(storage.stream(TABLE)) or b"")[head:])
         for text, kid in (storage.children or {}).items():
             match = _STREAM_NAME.fullmatch(text)
             if match is not None and kid.children is None:
-                place = -1 if match[2] is None else int(match[2], 16)
-                raw.streams[int(match[1], 16), place] = self.compound.read(kid)
+                content = self.read(kid)
+                if content is not None:
+                    raw.streams[int(match[1], 16), -1 if match[2] is None else int(match[2], 16)] = content
         raw.add_streams(_codec(raw.values if owner is None else owner))
         values: dict[int, Value] = {}
         named: dict[Named, Value] = {}
