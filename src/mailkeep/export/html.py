@@ -130,6 +130,7 @@ class _HtmlWriter:
             directory = "/".join(["mail", *map(_no_month, self._names.path(folder.path).split("/"))]).rstrip("/")
             special = tuple(sorted(folder.special_use))
             self._state.folders.append(Listed(folder.path, directory, special))
+            self._files.folder(directory)
         if number != self._present:
             self._flush_last()
             self._last = None
@@ -247,7 +248,7 @@ class _HtmlWriter:
     def _write_index(self) -> None:
         files, folders = self._files, self._state.folders
         title = self._options.title
-        with writing(self._scratch):
+        with writing(self._scratch), html_index.sorting():
             index = html_index.Index(self._rows, files, self._scratch)
             try:
                 index.build()
@@ -360,7 +361,7 @@ def _row(folder: int, message: Message, letter: Letter, file: str) -> Row:
         reply=reply,
         own=hashed(letter.message_id.strip("<>")) if letter.message_id else None,
         references=tuple(map(hashed, ids)),
-        words=tuple(_words(letter, body, flags)),
+        words=" ".join(_words(letter, body, flags)),
     )
 
 

@@ -11,6 +11,7 @@ the index changes neither the log nor the pages, so it may be killed and done ag
 
 from array import array
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import groupby
 from operator import itemgetter
@@ -20,6 +21,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 import apsw
 import msgspec
 
+from mailkeep.errors import CannotWrite
 from mailkeep.export.files import Files
 from mailkeep.export.html_words import WordIndex
 from mailkeep.mail.thread import Entry, conversations, flatten
@@ -66,7 +68,16 @@ class Row(msgspec.Struct, array_like=True, frozen=True):
     reply: bool
     own: int | None  # its Message-ID and those that it refers to, hashed
     references: tuple[int, ...]
-    words: tuple[str, ...]
+    words: str  # with spaces between
+
+
+@contextmanager
+def sorting() -> Iterator[None]:
+    """Within it, what SQLite cannot do is a CannotWrite: its files are our own, so it is the disk."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise CannotWrite(f"the index could not be sorted: {error}") from error
 
 
 def hashed(text: str) -> int:
@@ -127,7 +138,7 @@ class Index:
         self.count += len(batch)
         messages, shares = [], []
         for which, (at, row) in enumerate(batch, base):
-            self._words.add(which, list(row.words))
+            self._words.add(which, row.words.split())
             subject = hashed("s" + row.by_subject) if row.by_subject else 0
             thread = _thread_encode((row.own, row.references, subject, row.reply))
             part = row.shown

@@ -265,10 +265,10 @@
     const next = initial();
     const plain = /^([fc])(\d+)$/.exec(text);
     if (plain !== null) next[plain[1] === "f" ? "folder" : "c"] = plain[2];
-    else for (const [name, value] of new URLSearchParams(text)) if (name in next) next[name] = value;
-    if (account.folders[next.folder] === undefined) next.folder = firstFolder;
+    else for (const [name, value] of new URLSearchParams(text)) if (Object.hasOwn(next, name)) next[name] = value;
+    if (!/^\d+$/.test(next.folder) || account.folders[next.folder] === undefined) next.folder = firstFolder;
     if (!COLUMNS.includes(next.sort)) next.sort = "date";
-    if (!(Number(next.c) < account.count)) next.c = "";
+    if (!/^\d+$/.test(next.c) || Number(next.c) >= account.count) next.c = "";
     return next;
   }
 
@@ -359,7 +359,7 @@
     for (const row of drawn.values()) row.remove();
     drawn.clear();
     $("room").style.height = `${roomHeight()}px`;
-    $("rows").setAttribute("aria-rowcount", String(view.ids.length + 1));
+    $("table").setAttribute("aria-rowcount", String(view.ids.length + 1));
     $("rows").scrollTop = top;
     draw();
     $("status").textContent = statusText();
@@ -598,8 +598,6 @@
 
     const rows = make("div", "");
     rows.id = "rows";
-    rows.setAttribute("role", "table");
-    rows.setAttribute("aria-label", "Messages");
     rows.tabIndex = 0;
     const head = make("div", "row head");
     head.id = "head";
@@ -616,6 +614,9 @@
     room.id = "room";
     room.setAttribute("role", "rowgroup");
     const frame = make("div", "frame");
+    frame.id = "table";
+    frame.setAttribute("role", "table");
+    frame.setAttribute("aria-label", "Messages");
     rows.append(room);
     frame.append(head, rows);
     $("list").append(bar, frame);
