@@ -590,9 +590,15 @@ def test_folders_of_the_same_name_in_other_letters_stay_apart(tmp_path: Path) ->
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     place = folder("INBOX")
     (tmp_path / "out").mkdir()
-    writer = html.make(tmp_path / "out", Options(folders=(place,)), None)
-    writer.folder(place)
     (tmp_path / "out" / "mail").write_bytes(b"in the way")
+    writer = html.make(tmp_path / "out", Options(folders=(place,)), None)
+    with pytest.raises(CannotWrite):
+        writer.folder(place)
+    writer.abandon()
+    writer = html.make(tmp_path / "out", Options(folders=(place,)), None)
+    (tmp_path / "out" / "mail").unlink()
+    writer.folder(place)
+    (tmp_path / "out" / "mail" / "INBOX" / "1970-01").write_bytes(b"in the way")
     with pytest.raises(CannotWrite):
         writer.write([Message(1, place, 1, frozenset(), 0, numbered(1))])
     writer.abandon()
