@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import tinycss2
 
-SHEET_MAX: Final = 512 << 10  # characters of all sheets of a mail
+SHEET_MAX: Final = 256 << 10  # characters of all sheets of a mail
 ATTRIBUTE_MAX: Final = 16 << 10  # characters of one style attribute
 ATTRIBUTES_MAX: Final = 1 << 20  # characters of all that need the parser: it reads half a million a second
 _MEMO_MAX: Final = 500  # characters; the same few attributes come again and again in a newsletter
