@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from mailkeep.errors import CannotWrite
+from mailkeep.errors import CannotWrite, ToolMissing
 from mailkeep.export import soffice
 from mailkeep.export.files import Files
 from mailkeep.export.names import FolderNames, Names, message_file, subject_of
@@ -66,6 +66,7 @@ class OfficeWriter:
         self._before = 0 if state is None else msgspec.json.decode(state, type=int)
         self._target = target
         self._path = ""
+        self._proved = False
         program = soffice.find()
         homes = [place.with_name(f"{place.name}.office{number}") for number in range(len(os.sched_getaffinity(0)))]
         self._offices = [Office(program, home) for home in homes]
@@ -82,8 +83,9 @@ class OfficeWriter:
         self._files.folder(self._path)
 
     def write(self, messages: Sequence[Message]) -> list[Written]:
-        """Raises CannotWrite."""
+        """Raises CannotWrite, ToolMissing."""
         letters = [letter_of(message.data) for message in messages]
+        self._prove()
         pictures = [Pictures(letter) for letter in letters]
         pages = [
             page(message, letter, Show(shown.url, _none, "office"))
@@ -104,6 +106,14 @@ class OfficeWriter:
                 files.append((RAW, message.data))
             written.append(self._put(message, made[number], files, reasons.get(number)))
         return written
+
+    def _prove(self) -> None:
+        """Once: a LibreOffice that is broken would fail on each message, after long."""
+        if not self._proved:
+            (document,) = self._offices[0].convert(["<p>Mail</p>"], self._target)
+            if isinstance(document, str):
+                raise ToolMissing(f"LibreOffice is here but makes no documents ({document}); {soffice.MISSING}")
+            self._proved = True
 
     def _convert(self, pages: Sequence[str]) -> list[bytes | str]:
         count = len(self._offices)
