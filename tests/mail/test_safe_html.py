@@ -182,7 +182,8 @@ KEPT = [
     '<td valign="top" width="50%" bgcolor="red" nowrap="" colspan="2" style="padding:10px 20px;color:#333333">',
     "<center>", '<font face="Arial" size="2" color="#ff0000">', '<p class="intro big" dir="rtl" lang="he">',
     '<div style="font-family:\'Segoe UI\',Arial,sans-serif;background:#fff;border-radius:4px">', "<blockquote>",
-    '<a href="https://x.org/?a=b&amp;c=d" rel="noreferrer noopener">', '<a href="mailto:a@x.org" rel="noreferrer noopener">',
+    '<a href="https://x.org/?a=b&amp;c=d" rel="noreferrer noopener">',
+    '<a href="mailto:a@x.org" rel="noreferrer noopener">',
     '<img src="files/1.png" alt="ours" width="10">', f'<img src="{PICTURE}">', '<hr size="1" noshade="">', "<h1>",
     '<ol start="3" type="a">', "<pre>", "<sup>", "<del>", "<ruby>",
 ]  # fmt: skip

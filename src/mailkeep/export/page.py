@@ -52,7 +52,7 @@ def page(message: Message, letter: Letter, show: Show) -> str:
     """The message as a whole HTML5 document that loads nothing from elsewhere and runs nothing."""
     drawing = _Drawing(show)
     body = drawing.letter(letter, depth=0)
-    head = _head(letter, message)
+    head = _head(letter, message, show.style)
     files = _files(letter, show, drawing)
     notes = drawing.notes(letter)
     title = letter.subject or "(no subject)"
@@ -161,7 +161,7 @@ _FLAGS: Final = {
 _SILENT: Final = frozenset(("\\seen", "\\recent", "$notjunk", "notjunk", "nonjunk", "$mdnsent", "$gone"))
 
 
-def _head(letter: Letter, message: Message | None) -> str:
+def _head(letter: Letter, message: Message | None, style: str) -> str:
     subject = letter.subject or "(no subject)"
     rows = [
         ("From", _people(letter.from_)),
@@ -173,9 +173,12 @@ def _head(letter: Letter, message: Message | None) -> str:
         ("Date", _date(letter, message)),
         ("Flags", "" if message is None else _flags(message.flags)),
     ]
-    table = "".join([f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows if value])
+    # Office programs know widths as attributes only.
+    wide, narrow, end = (' width="100%"', ' width="14%"', "<hr>") if style == "office" else ("", "", "")
+    table = "".join([f"<tr><th{narrow}>{name}</th><td>{value}</td></tr>" for name, value in rows if value])
     level = "h1" if message is not None else "h2"
-    return f'<{level}{_direction(subject)}>{_text(subject)}</{level}><table class="mk-head">{table}</table>'
+    title = f"<{level}{_direction(subject)}>{_text(subject)}</{level}>"
+    return f'{title}<table class="mk-head"{wide}>{table}</table>{end}'
 
 
 def _people(people: tuple[Correspondent, ...]) -> str:
@@ -315,7 +318,7 @@ class _Drawing:
         self.problems += inner.problems
         return (
             '<section class="mk-embedded"><article class="mk-part">'
-            f"<header>{_head(inner, None)}</header>{self.letter(inner, depth=depth)}{files}</article></section>"
+            f"<header>{_head(inner, None, self.show.style)}</header>{self.letter(inner, depth=depth)}{files}</article></section>"
         )
 
     def notes(self, letter: Letter) -> str:

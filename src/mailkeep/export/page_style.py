@@ -75,7 +75,7 @@ a { color: #0b5cad; text-decoration: none; }
 .mk-q1 { color: #1d6f42; } .mk-q2 { color: #8a4b08; } .mk-q3 { color: #6b3fa0; }
 .mk-fixed { font-family: monospace; font-size: 8.5pt; }
 .mk-mail table, .mk-mail div, .mk-mail img { max-width: 100% !important; }
-.mk-mail td, .mk-mail th { overflow-wrap: anywhere; min-width: 0 !important; }
+.mk-mail td, .mk-mail th { overflow-wrap: break-word; min-width: 0 !important; }
 .mk-mail { overflow: hidden; position: relative; }
 .mk-embedded > .mk-part { border: .5pt solid #cbd2d9; padding: 8pt; margin-top: 8pt; }
 .mk-embedded header { margin-bottom: 6pt; }

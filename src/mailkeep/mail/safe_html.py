@@ -188,7 +188,7 @@ class _Cleaner:
         if name == "src":
             return self.image(value) if tag == "img" else None
         if name == "background":
-            return self.resource(value) if value.strip() else None
+            return self.background(value) if value.strip() else None
         return value
 
     def own_id(self, value: str) -> str:
@@ -202,6 +202,11 @@ class _Cleaner:
             return f"https:{url}"
         scheme = _SCHEME.match(url)
         return url if scheme is not None and scheme[1].lower() in ("http", "https", "mailto", "tel") else None
+
+    def background(self, value: str) -> str | None:
+        found = self.resource(value)
+        self.blocked += found is None
+        return found
 
     def image(self, value: str) -> str:
         found = self.resource(value)
