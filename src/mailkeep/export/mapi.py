@@ -244,6 +244,7 @@ CONTENT_TYPE_HEADER: Final = Named(PS_INTERNET_HEADERS, "Content-Type", STRING)
 
 _EPOCH: Final = 116_444_736_000_000_000  # 1970 in ticks
 _TICKS: Final = 10_000_000  # in a second
+_NO_DATE: Final = 0x0CB34557A3DD4000  # 4501-01-01, what Outlook puts for "none"
 # What Python and most programs can show: from 1601 (and never 0, which is "none") to the end of 9999.
 _EARLIEST_S: Final = -11_644_473_599
 _LATEST_S: Final = 253_402_300_799
@@ -257,7 +258,7 @@ def filetime(seconds: float) -> int:
 def unix_time(ticks: int) -> int | None:
     """The Unix time of a FILETIME in whole seconds; None for those that mean "none" or cannot be a date."""
     seconds = (ticks - _EPOCH) // _TICKS
-    return seconds if ticks > 0 and seconds <= _LATEST_S else None
+    return seconds if ticks > 0 and seconds <= _LATEST_S and ticks != _NO_DATE else None
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from mailkeep.export import mapi
 from mailkeep.export.mapi import Attached, Item, Value
 from mailkeep.export.writer import Message
 from mailkeep.mail.dates import header_date
-from mailkeep.mail.header import guess_text
+from mailkeep.mail.header import decode_words, guess_text, iter_fields, select_fields
 from mailkeep.mail.letter import Attachment, Correspondent, Letter, letter_of
 from mailkeep.mail.text import attachment_name
 
@@ -50,6 +50,21 @@ def item_of(message: Message, letter: Letter) -> Item:
     return item
 
 
+# Headers that no field of a letter has, but a property does.
+_MORE_HEADERS: Final = frozenset(
+    (b"thread-topic", b"thread-index", b"importance", b"x-priority", b"priority", b"sensitivity")
+)
+
+
+def _more_headers(letter: Letter) -> dict[str, str]:
+    """These of the message, by lower-case name, in one pass; the first of each counts."""
+    block = select_fields(letter.data[: min(letter.root.body, HEADERS_MAX)], _MORE_HEADERS)
+    found: dict[str, str] = {}
+    for name, value in iter_fields(block):
+        found.setdefault(name.decode("ascii", "replace").lower(), _line(decode_words(value)))
+    return found
+
+
 def _item(letter: Letter, *, arrived: int, seed: str, depth: int) -> Item:
     item = Item()
     put = item.properties
@@ -58,9 +73,10 @@ def _item(letter: Letter, *, arrived: int, seed: str, depth: int) -> Item:
     put[mapi.SEARCH_KEY] = hashlib.md5(seed.encode("utf-8", "replace"), usedforsecurity=False).digest()
     put[mapi.CLIENT_SUBMIT_TIME] = mapi.filetime(sent)
     put[mapi.DELIVERY_TIME] = put[mapi.CREATION_TIME] = put[mapi.LAST_MODIFICATION_TIME] = mapi.filetime(arrived)
-    _put_subject(put, letter, mapi.filetime(sent))
+    more = _more_headers(letter)
+    _put_subject(put, letter, more, sent=mapi.filetime(sent))
     _put_people(item, letter)
-    _put_wishes(put, letter)
+    _put_wishes(put, more)
     _put_bodies(put, letter)
     put[mapi.TRANSPORT_MESSAGE_HEADERS] = _headers(letter)
     item.attachments = _attachments(letter, arrived=arrived, seed=seed, depth=depth)
@@ -73,15 +89,14 @@ def _item(letter: Letter, *, arrived: int, seed: str, depth: int) -> Item:
 # --- subject and conversation ----------------------------------------------------------------------------------------
 
 
-def _put_subject(put: dict[int, Value], letter: Letter, sent: int) -> None:
+def _put_subject(put: dict[int, Value], letter: Letter, more: dict[str, str], *, sent: int) -> None:
     subject = mapi.cut(_line(letter.subject))
     prefix, normalized = mapi.split_subject(subject)
     put[mapi.SUBJECT] = subject
     put[mapi.SUBJECT_PREFIX] = prefix
     put[mapi.NORMALIZED_SUBJECT] = normalized
-    topic = letter.header("Thread-Topic")
-    put[mapi.CONVERSATION_TOPIC] = topic = normalized if topic is None else mapi.cut(_line(topic))
-    index = _thread_index(letter.header("Thread-Index"))
+    put[mapi.CONVERSATION_TOPIC] = topic = mapi.cut(more.get("thread-topic", normalized))
+    index = _thread_index(more.get("thread-index"))
     put[mapi.CONVERSATION_INDEX] = index or mapi.conversation_index(sent, mapi.conversation_id(topic))
     if letter.message_id:
         put[mapi.INTERNET_MESSAGE_ID] = _line(letter.message_id)[:REFERENCES_MAX]
@@ -215,19 +230,18 @@ _IMPORTANCE: Final = {"low": 0, "normal": 1, "high": 2, "non-urgent": 0, "urgent
 _SENSITIVITY: Final = {"personal": 1, "private": 2, "company-confidential": 3}
 
 
-def _put_wishes(put: dict[int, Value], letter: Letter) -> None:
+def _put_wishes(put: dict[int, Value], more: dict[str, str]) -> None:
     """Importance of Importance, X-Priority ("1 (Highest)") or Priority; sensitivity (RFC 2156, RFC 4021)."""
     importance = 1
-    if (value := letter.header("Importance")) is not None:
-        importance = _IMPORTANCE.get(value.strip().lower(), 1)
-    elif (value := letter.header("X-Priority")) is not None:
-        importance = {"1": 2, "2": 2, "4": 0, "5": 0}.get(value.strip()[:1], 1)
-    elif (value := letter.header("Priority")) is not None:
-        importance = _IMPORTANCE.get(value.strip().lower(), 1)
+    if (value := more.get("importance")) is not None:
+        importance = _IMPORTANCE.get(value.lower(), 1)
+    elif (value := more.get("x-priority")) is not None:
+        importance = {"1": 2, "2": 2, "4": 0, "5": 0}.get(value[:1], 1)
+    elif (value := more.get("priority")) is not None:
+        importance = _IMPORTANCE.get(value.lower(), 1)
     put[mapi.IMPORTANCE] = importance
     put[mapi.PRIORITY] = importance - 1
-    value = letter.header("Sensitivity")
-    put[mapi.SENSITIVITY] = 0 if value is None else _SENSITIVITY.get(value.strip().lower(), 0)
+    put[mapi.SENSITIVITY] = _SENSITIVITY.get(more.get("sensitivity", "").lower(), 0)
 
 
 def _put_flags(item: Item, flags: frozenset[str]) -> None:
@@ -347,7 +361,7 @@ def _embedded(
 def _file(attachment: Attachment) -> dict[int, Value]:
     name = _file_name(attachment.name) or f"part-{attachment.number}.bin"
     stem, dot, extension = name.rpartition(".")
-    if not stem:
+    if not stem or not extension.isalnum() or len(extension) > _EXTENSION_MAX:
         stem, dot, extension = name, "", ""
     return {
         mapi.ATTACH_METHOD: mapi.BY_VALUE,
@@ -382,7 +396,7 @@ def _short_name(stem: str, extension: str) -> str:
     """An 8.3 name for readers of DOS times, e.g. "ANNUAL~1.PDF"."""
     short, kept = _NOT_SHORT.sub("", stem[:64]), _NOT_SHORT.sub("", extension[:16])[:3]
     if short != stem or len(short) > 8:
-        short = short[:6] + "~1"
+        short = (short[:6] or "file") + "~1"
     return (f"{short}.{kept}" if kept else short).upper()
 
 
