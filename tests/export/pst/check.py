@@ -36,6 +36,9 @@ class Checker:
         self.visited: set[int] = set()
         self.counts: dict[str, int] = {}  # messages by path of their folder
         self.names = range(0)
+        self.key = b""
+        self._folder_names: dict[int, str] = {}
+        self._store_properties: dict[int, Any] = {}
 
     def run(self) -> None:
         try:
@@ -85,7 +88,7 @@ class Checker:
         self.file.expect(max(self.versions, default=0) < self.file.unique, "header: unique")
 
     def _store(self) -> None:
-        store = self.properties_of(0x21)
+        store = self._store_properties = self.properties_of(0x21)
         for tag in STORE_NEEDS:
             self.file.expect(tag in store, f"store: {tag:08x} is missing")
         self.key = store.get(0x0FF90102, b"")
@@ -95,6 +98,12 @@ class Checker:
                 nid = int.from_bytes(value[20:], "little")
                 good = value[:20] == bytes(4) + self.key and nid in self.file.nodes and nid & 31 == FOLDER
                 self.file.expect(good, f"store: entry id {tag:08x}")
+
+    def names_of_roles(self) -> dict[str, str]:
+        """The names of folders that have a role in Outlook."""
+        roles = {"inbox": 0x35E10102, "sent": 0x35E40102, "wastebasket": 0x35E30102}
+        found = {role: self._store_properties.get(tag, b"")[20:] for role, tag in roles.items()}
+        return {role: self._folder_names[int.from_bytes(nid, "little")] for role, nid in found.items() if nid}
 
     def _names(self) -> None:
         found = self.properties_of(0x61)
@@ -145,6 +154,7 @@ class Checker:
             self._row_ids(cells, child, f"row of {child:#x}", ids=child & 31 == FOLDER)
             self.file.expect(self.node(child).parent == nid, f"folder {child:#x}: parent")
             self.visited.discard(child)
+            self._folder_names[child] = name
             self._folder(child, (*path, name), cells)
         for message, cells in messages.items():
             self._message_of(message, nid, cells, columns)

@@ -226,7 +226,7 @@ class Nodes:
         if not bid & 2:
             return [block]
         kind, level, count, size = struct.unpack_from("<BBHI", block)
-        if kind != 1 or level not in (1, 2) or len(block) != 8 + 8 * count or not 2 - (level == 2) <= count <= 1021:
+        if kind != 1 or level not in (1, 2) or len(block) != 8 + 8 * count or not level <= count <= 1021:
             self.error(f"block {bid:#x}: not the root of a data tree")
             return []
         children = struct.unpack_from(f"<{count}Q", block, 8)

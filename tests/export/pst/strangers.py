@@ -132,12 +132,12 @@ def by_pffexport(path: Path, work: Path) -> Path:
 
 
 def by_readpst(path: Path, work: Path) -> dict[str, int]:
-    """Messages by folder, as files that it wrote: .eml, and .ics for meetings."""
+    """Messages by folder, as .eml files that it wrote. Without `-j 0` its children lose some, now and then."""
     target = work / "readpst"
     target.mkdir()
-    _run([find_program("readpst"), "-q", "-e", "-D", "-o", str(target), str(path)])
+    _run([find_program("readpst"), "-q", "-j", "0", "-e", "-D", "-o", str(target), str(path)])
     counts: dict[str, int] = {}
-    for file in target.rglob("*.*"):
+    for file in target.rglob("*.eml"):
         folder = str(file.parent.relative_to(target))
         counts[folder] = counts.get(folder, 0) + 1
     return counts

@@ -49,7 +49,7 @@ writer.folder(folder)
 batch = []
 for number in range(1, count + 1):
     batch.append(Message(number, folder, number, frozenset(), 1_700_000_000 + number, mail(number)))
-    if len(batch) == 64:
+    if len(batch) * (size + 1) > 8 << 20 or len(batch) == 64:
         writer.write(batch)
         batch = []
 writer.write(batch)

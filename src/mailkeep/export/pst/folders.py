@@ -31,8 +31,10 @@ from mailkeep.export.pst.tables import HIERARCHY as HIERARCHY_COLUMNS
 # Indexes of the folders that every store has.
 ROOT, TOP, SEARCH_ROOT, DELETED, COMMON_VIEWS = 0x09, 0x401, 0x402, 0x403, 0x404
 _FIRST_INDEX: Final = 0x405
-# Some blocks of a table are for its index, and none is so exactly full as this reckons.
-FULL_BLOCKS: Final = BLOCKS_MAX - 5000
+_INBOX: Final = "Inbox"
+FULL_BLOCKS: Final = BLOCKS_MAX - 500
+# Of a row in the index: 8, and as much again, since a leaf of it may leave the end of a block empty.
+_INDEX_BYTES: Final = 18
 _BLOCK_ROOM: Final = 8000  # bytes of a block for strings, at the least
 # Folder, from where to where; messages, unread, blocks and filled of the folder after it
 _STRETCH: Final = struct.Struct("<IQQIIII")
@@ -122,7 +124,6 @@ class Folders:
         self._current: Folder | None = None
         self._start = rows.size  # of the present stretch
         self.highest_index = _FIRST_INDEX - 1
-        self.full_blocks = FULL_BLOCKS
         for record in made.framed(0, made.size):
             index, parent, name, path, role = json.loads(record)
             self._put(index, parent, name, tuple(path), role)
@@ -144,11 +145,11 @@ class Folders:
 
     def _make(self, path: tuple[str, ...], special_use: frozenset[str]) -> None:
         parent = self.folders[self._by_path[path[:-1]]]
-        name, role, index = path[-1], "", self.highest_index + 1
+        name, role, index = _shown(path), "", self.highest_index + 1
         top = len(path) == 1
         special_use |= self._special_use.get(path, frozenset())
-        if top and name.upper() == "INBOX":
-            name, role = "Inbox", "inbox"
+        if name == _INBOX and top:
+            role = "inbox"
         elif "\\Sent" in special_use:
             role = "sent"
         elif top and ("\\Trash" in special_use or name.casefold() == "deleted items"):
@@ -196,8 +197,8 @@ class Folders:
         folder.messages += 1
         folder.unread += not int(values[mapi.MESSAGE_FLAGS]) & mapi.FLAG_READ
         self._rows.add_framed(record)
-        _reckon(folder, len(record))
-        if folder.blocks >= self.full_blocks:
+        _reckon(folder, _INDEX_BYTES + sum([len(value) + 2 for _, value in variable]))
+        if folder.blocks >= FULL_BLOCKS:
             self._overflow()
 
     def _overflow(self) -> None:
@@ -206,7 +207,7 @@ class Folders:
         self.settle()
         (path,) = [path for path, index in self._by_path.items() if index == full.index]
         parent = self.folders[full.parent]
-        self._record(self.highest_index + 1, parent, _free_name(path[-1], parent.taken), path, "")
+        self._record(self.highest_index + 1, parent, _free_name(_shown(path), parent.taken), path, "")
         self._current = self.folders[self._by_path[path]]
 
     def settle(self) -> None:
@@ -290,6 +291,11 @@ def _reckon(folder: Folder, size: int) -> None:
         folder.blocks += 1 + size // (_BLOCK_ROOM // 2)
         folder.filled = 0
     folder.filled += min(size, _BLOCK_ROOM)
+
+
+def _shown(path: tuple[str, ...]) -> str:
+    """What a folder is called: as it is, but for INBOX, which is a word of a protocol."""
+    return _INBOX if len(path) == 1 and path[0].upper() == "INBOX" else path[-1]
 
 
 # What no name may have: controls, and what would turn the text of others around.
