@@ -355,6 +355,7 @@ class _Work:
     problems: list[str] = field(default_factory=list)
 
     def message(self, item: Item, depth: int) -> bytes:
+        self.problems += item.problems
         extra = extra_of(item)
         subject = text_of(item.properties, mapi.SUBJECT) or (extra.subject if extra is not None else "")
         fields, content_type = header_of(item, extra, subject)

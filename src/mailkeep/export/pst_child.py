@@ -83,9 +83,9 @@ def _tell_item(store: "Store", place: "Place", index: int, number: int, size_max
         item, problems = store.item(place, index, size_max)
         composed = message_of(item)
         if len(composed.data) > size_max:
-            raise TooLarge(len(composed.data))
-    except TooLarge as error:
-        reason = f"{error.size:,} bytes, more than limits.message_size"
+            raise TooLarge
+    except TooLarge:
+        reason = f"more than {size_max:,} bytes: limits.message_size"
     except MemoryError:
         reason = "it asks for more memory than a message can need"
     except (OSError, ValueError, TypeError, RuntimeError, RecursionError, SystemError, OverflowError) as error:
@@ -136,10 +136,6 @@ def _opening_failed(error: BaseException) -> str:
 
 class TooLarge(Exception):
     """An item that is larger than a message may be."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.size = size
 
 
 # --- the store and its folders ---------------------------------------------------------------------------------------
@@ -313,7 +309,7 @@ class _Budget:
     def take(self, size: int) -> None:
         self.left -= size
         if self.left < 0:
-            raise TooLarge(-self.left)
+            raise TooLarge
 
 
 Names = dict[int, tuple[UUID, int | str]]
