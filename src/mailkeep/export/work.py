@@ -210,7 +210,12 @@ def taken(out: Path, suffix: str, *, account: str, asked: str, restart: bool) ->
         _enter(stack, work)
         _read(work, (account, asked), restart=restart)
         if work.state.phase == "writing":
-            _check_absent(work)
+            try:
+                _check_absent(work)
+            except UsageError:
+                if work.plan is None:  # OUT was completed by a process that was killed while it cleared up
+                    work.remove()
+                raise
         yield work
 
 
