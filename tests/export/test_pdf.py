@@ -14,11 +14,12 @@ import pikepdf
 import pytest
 
 from mailkeep.errors import ToolMissing
-from mailkeep.export import chromium, pdf, pdf_engine, pdf_file
+from mailkeep.export import chromium, pdf, pdf_file, pdf_pool
 from mailkeep.export.demo import picture
 from mailkeep.export.killable import Child, Lost
-from mailkeep.export.pdf import PdfWriter, Printed
-from mailkeep.export.pdf_engine import WeasyPrint
+from mailkeep.export.pdf import PdfWriter
+from mailkeep.export.pdf_engine import Printed
+from mailkeep.export.pdf_pool import WeasyPrint
 from mailkeep.export.writer import Folder, Message, Options, Written
 from tests.messages import corpus, numbered
 from tests.programs import find_program, need_files
@@ -347,8 +348,8 @@ def test_what_an_engine_cannot_show_becomes_a_page_that_says_so(
     source = mail("bad", f"{word}\n")
     with monkeypatch.context() as hurried:
         if word == "HANG":  # takes no CPU time, so that only the clock ends it
-            hurried.setattr(pdf_engine, "WALL", 0.1)  # of 30 s
-        result = pdf_engine.print_by(wrong, messages([source])[0], names=False)
+            hurried.setattr(pdf_pool, "WALL", 0.1)  # of 30 s
+        result = pdf_pool.print_by(wrong, messages([source])[0], names=False)
     assert result.note is not None and why in result.note
     path = tmp_path / "bad.pdf"
     path.write_bytes(result.pdf)
@@ -357,12 +358,12 @@ def test_what_an_engine_cannot_show_becomes_a_page_that_says_so(
     with pikepdf.open(path) as document:
         assert document.attachments["message.eml"].get_file().read_bytes() == source
     # The next one is not its business.
-    assert pdf_engine.print_by(wrong, messages([numbered(2)])[0], names=False).note is None
+    assert pdf_pool.print_by(wrong, messages([numbered(2)])[0], names=False).note is None
 
 
 def test_a_page_is_made_even_when_no_child_lives(tmp_path: Path) -> None:
     dead = Child("import sys; sys.stdout.buffer.write(bytes(8)); sys.stdout.flush()")
-    result = pdf_engine.print_by(dead, messages([numbered(1)])[0], names=True)
+    result = pdf_pool.print_by(dead, messages([numbered(1)])[0], names=True)
     assert result.note is not None
     path = tmp_path / "dead.pdf"
     path.write_bytes(result.pdf)
@@ -397,7 +398,7 @@ def test_a_child_refuses_network_programs_and_files(fonts: None) -> None:
     )
     child = Child(code)
     try:
-        result = pdf_engine.print_by(child, messages([numbered(1)])[0], names=False)
+        result = pdf_pool.print_by(child, messages([numbered(1)])[0], names=False)
     finally:
         child.close()
     assert result.note is None
@@ -424,8 +425,8 @@ def test_a_frame_without_end_is_no_answer() -> None:
 
 
 def test_fonts_that_are_missing_are_named() -> None:
-    assert pdf_engine.fonts_for("漢あ") == ("fonts-noto-cjk",)
-    assert pdf_engine.fonts_for("🍰\u0d85\ue000\x80") == ("fonts-noto-color-emoji", "fonts-noto-core")
+    assert pdf_pool.fonts_for("漢あ") == ("fonts-noto-cjk",)
+    assert pdf_pool.fonts_for("🍰\u0d85\ue000\x80") == ("fonts-noto-color-emoji", "fonts-noto-core")
 
 
 # ---- Chromium

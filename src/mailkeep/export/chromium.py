@@ -26,7 +26,7 @@ from mailkeep.errors import ToolMissing
 from mailkeep.export import confined, pdf_file
 from mailkeep.export.killable import Lost
 from mailkeep.export.page import Show, page, problem_page
-from mailkeep.export.pdf import Printed
+from mailkeep.export.pdf_engine import Printed
 from mailkeep.export.pdf_file import About, Enclosed
 from mailkeep.export.pictures import Pictures
 from mailkeep.export.writer import Message
@@ -92,7 +92,7 @@ class Chromium:
         self._printed = 0
 
     def print(self, messages: Sequence[Message], *, names: bool) -> Iterator[Printed]:
-        """See `pdf.Engine`."""
+        """See `pdf_engine.Engine`."""
         for message in messages:
             yield self._print(message, names=names)
 

@@ -1,7 +1,7 @@
 """Writes mail as PDF: one file a message, or one a folder with a bookmark for each message.
 
 Knows files and what is in them, and that an engine may fail on any message; knows nothing of how pages are laid out:
-`pdf_engine` drives children with WeasyPrint, `chromium` a browser. What neither can show becomes a page that says so,
+`pdf_pool` drives children with WeasyPrint, `chromium` a browser. What neither can show becomes a page that says so,
 with the raw message embedded, and a note.
 
 The hard idea is a folder's file. Nothing of it is finished before its last message, so each batch is joined to a small
@@ -11,17 +11,18 @@ removed two checkpoints later: the caller may still be killed before it keeps th
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 import msgspec
 
 from mailkeep.export import pdf_file
 from mailkeep.export.files import Files, writing
 from mailkeep.export.names import FolderNames, message_file, subject_of
+from mailkeep.export.pdf_engine import Engine, Printed
 from mailkeep.export.pdf_file import Part
 from mailkeep.export.writer import Folder, Message, Options, Written
 from mailkeep.log import Log
@@ -31,24 +32,6 @@ BYTES_MAX: Final = 1 << 30
 GROUPS_MAX: Final = 250  # joined at once: each is an open file
 
 _log = Log("export")
-
-
-class Printed(NamedTuple):
-    """A message as PDF. `note` says what is not as wanted; `packages`: of Debian, whose fonts it would have needed."""
-
-    pdf: bytes
-    note: str | None = None
-    packages: tuple[str, ...] = ()
-
-
-class Engine(Protocol):
-    """What makes pages of messages. `names` puts the UID before names of embedded files."""
-
-    def print(self, messages: Sequence[Message], *, names: bool) -> Iterator[Printed]:
-        """A PDF for each, in their order, whatever they are. Raises ToolMissing."""
-
-    def close(self) -> None:
-        """End the processes."""
 
 
 class _State(msgspec.Struct):
@@ -71,7 +54,7 @@ def make(place: Path, options: Options, state: bytes | None) -> "PdfWriter":
 
         engine = Chromium()
     else:
-        from mailkeep.export.pdf_engine import WeasyPrint
+        from mailkeep.export.pdf_pool import WeasyPrint
 
         engine = WeasyPrint()
     return PdfWriter(place, options, engine=engine, state=state)
