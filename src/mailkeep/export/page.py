@@ -316,9 +316,10 @@ class _Drawing:
         ]
         files = f'<section class="mk-part mk-files"><ul>{"".join(names)}</ul></section>' if names else ""
         self.problems += inner.problems
+        head = _head(inner, None, self.show.style)
         return (
             '<section class="mk-embedded"><article class="mk-part">'
-            f"<header>{_head(inner, None, self.show.style)}</header>{self.letter(inner, depth=depth)}{files}</article></section>"
+            f"<header>{head}</header>{self.letter(inner, depth=depth)}{files}</article></section>"
         )
 
     def notes(self, letter: Letter) -> str:
@@ -397,7 +398,9 @@ def _class(level: int, fixed: bool) -> str:
 def _plain_text(text: str) -> str:
     fixed = _is_fixed(text)
     blocks = [
-        f'<div class="mk-text{_class(level, fixed)}"{_direction(block)}>{_linked_text(block)}</div>'
+        # A break at the end of an element begins no line: the second one does.
+        f'<div class="mk-text{_class(level, fixed)}"{_direction(block)}>{_linked_text(block)}'
+        f"{chr(10) if block.endswith(chr(10)) or not block else ''}</div>"
         for level, block in _blocks(text.replace("\f", "\n").rstrip())
     ]
     return "".join(blocks)
@@ -412,6 +415,8 @@ def _office_text(text: str) -> str:
             re.sub(r"^ +| {2,}", lambda spaces: "\u00a0" * len(spaces[0]), _linked_text(line))
             for line in block.split("\n")
         ]
+        if not lines[-1]:
+            lines[-1] = "\u00a0"
         out.append(f'<p class="mk-text{_class(level, fixed)}"{_direction(block)}>{"<br>".join(lines)}</p>')
     return "".join(out)
 

@@ -23,7 +23,7 @@ _COMMON: Final = """
 .mk-mail pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .mk-mail blockquote[type=cite] { margin-inline: .5em; padding-inline-start: .8em;
   border-inline-start: 2px solid #9aa5b1; }
-.mk-picture { display: inline-block; border: 1px dashed #9aa5b1; padding: 0 .3em; color: #52606d; font-size: .85em; }
+.mk-picture { display: inline-block; border: 1px dashed #9aa5b1; padding: 0 .3em; font-size: .85em; }
 .mk-pictures img { max-width: 100%; margin: .5em 0; display: block; }
 .mk-files ul { list-style: none; margin: 0; padding: 0; }
 .mk-files li { padding: .15em 0; overflow-wrap: anywhere; }
@@ -97,7 +97,7 @@ td { vertical-align: top; }
 p { margin: 0 0 4pt 0; }
 .mk-fixed { font-family: monospace; font-size: 8.5pt; }
 .mk-q1 { color: #1d6f42; } .mk-q2 { color: #8a4b08; } .mk-q3 { color: #6b3fa0; }
-.mk-size, .mk-notes, .mk-address, .mk-picture { color: #52606d; }
+.mk-size, .mk-notes, .mk-address { color: #52606d; }
 """
 
 SHEETS: Final = {"screen": SCREEN, "print": PRINT, "office": OFFICE}

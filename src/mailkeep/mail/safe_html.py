@@ -112,6 +112,7 @@ _IMG = re.compile(r'<img((?: [^\s="<>/]+="[^"]*")*)>')
 _WRITTEN_ATTRIBUTE = re.compile(r' ([^\s="<>/]+)="([^"]*)"')
 _TAG = re.compile(r"<[^>]*>|&[#\w]{1,10};")
 _DIRECTION_SOUGHT: Final = 20_000  # characters of the fragment
+_LOOKS = re.compile(r"(?:^|(?<=;))(?:color|font[\w-]*|letter-spacing):[^;&]*")  # of a picture's description
 _BLOCKED: Final = "mk-blocked:"
 
 # Elements that would load something, though nothing is left of them.
@@ -249,7 +250,9 @@ def _placeholder(match: re.Match[str]) -> str:
         return match[0]
     description = given.get("alt", "").strip()
     if description:
-        return f'<span class="mk-picture">{description.replace("<", "&lt;").replace(">", "&gt;")}</span>'
+        looks = ";".join(_LOOKS.findall(given.get("style", "")))
+        style = f' style="{looks}"' if looks else ""
+        return f'<span class="mk-picture"{style}>{description.replace("<", "&lt;").replace(">", "&gt;")}</span>'
     width, height = _LENGTH.fullmatch(given.get("width", "")), _LENGTH.fullmatch(given.get("height", ""))
     if width is None or height is None or int(height[1]) > 40 or int(width[1]) <= 1:
         return ""
