@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from mailkeep.errors import CannotWrite, StoreBusy, StoreCorrupt, UsageError
+from mailkeep.errors import CannotWrite, StoreBusy, StoreCorrupt, ToolMissing, UsageError
 from mailkeep.export import eml, exporter, files, formats, reading, work
 from mailkeep.export.exporter import Export, Report, Wish
-from mailkeep.export.writer import Message, Written
+from mailkeep.export.writer import Message, Options, Written
 from mailkeep.mail.selection import Selection
 from mailkeep.store.account import Account
 from mailkeep.store.mailboxes import GONE
@@ -273,6 +273,18 @@ def test_nobodys_work_is_taken_up_for_another(own_store: Store, tmp_path: Path) 
     own_store.directory.add("anna")
     with pytest.raises(UsageError, match="asked for otherwise"):
         run(own_store, asked)
+
+
+def test_where_a_program_is_missing_nothing_is_left(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(place: Path, options: Options, state: bytes | None) -> None:
+        raise ToolMissing("install it")
+
+    monkeypatch.setattr(eml, "make", make)
+    with pytest.raises(ToolMissing):
+        run(store, wish(tmp_path / "out"))
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_words_of_a_filter_tell_not_the_day_they_stand_for(store: Store, tmp_path: Path) -> None:

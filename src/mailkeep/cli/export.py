@@ -126,8 +126,8 @@ def find_account(store: "Store", name: str) -> "AccountInfo":
     info = store.directory.find(name)
     if info is None:
         names = [each.name for each in store.directory.list()]
-        near = difflib.get_close_matches(name.casefold(), names, n=3, cutoff=0.5)
-        near = near or [each for each in names if each.startswith(f"{name}@")]
+        near = [each for each in names if each.startswith(f"{name.casefold()}@")]
+        near = near[:3] or difflib.get_close_matches(name.casefold(), names, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else "; `mailkeep user list` shows them"
         raise AccountMissing(f"there is no account {name}{hint}")
     return info

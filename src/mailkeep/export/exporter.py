@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from mailkeep import log
-from mailkeep.errors import UsageError
+from mailkeep.errors import ToolMissing, UsageError
 from mailkeep.export.formats import Format
 from mailkeep.export.listing import Cancelled, make_list
 from mailkeep.export.manifest import Head, Line, read_lines
@@ -177,7 +177,12 @@ class Export:
                     return self.report
             elif work.state.position:
                 self.report.resumed_at = work.state.done
-            self._run(work, work.planned)
+            try:
+                self._run(work, work.planned)
+            except ToolMissing:
+                if not work.state.position:  # nothing was made yet, and perhaps never will be
+                    work.remove()
+                raise
         return self.report
 
     @property

@@ -250,7 +250,7 @@ def _check_absent(work: Work) -> None:
 
 
 def _read(work: Work, wanted: tuple[str, str], *, restart: bool) -> None:
-    """What an earlier process left. An export that was killed before its list was complete begins anew."""
+    """What an earlier process left. Work that was killed before a message was written begins anew."""
     try:
         plan = msgspec.json.decode((work.path / "plan.json").read_bytes(), type=Plan)
         state = work.path / "state.json"
@@ -263,12 +263,13 @@ def _read(work: Work, wanted: tuple[str, str], *, restart: bool) -> None:
         plan, found = None, State()
     if found.phase == "placing" and restart and os.path.lexists(work.out):
         restart = False  # it is done but for the last rename
-    if plan is not None and not restart and (plan.account, plan.asked) != wanted:
+    other = plan is not None and (plan.account, plan.asked) != wanted
+    if plan is not None and other and not restart and found.position:
         raise UsageError(
             f"{work.path} holds an unfinished export that was asked for otherwise ({plan.asked}); "
             "give that command again to go on, --restart to begin anew, or another name"
         )
-    if plan is None or restart:
+    if plan is None or restart or other:
         _empty(work)
         return
     work.plan, work.state = plan, found
