@@ -515,6 +515,15 @@ def test_wild_dates_and_numbers(tmp_path: Path) -> None:
     assert all(each.note is None for each in written)
 
 
+def test_halves_of_characters_in_names_and_texts(tmp_path: Path) -> None:
+    half = b"=?utf-16-be?Q?=D8=00x?= =?utf-7?Q?+2AA-?="
+    data = b"From: " + half + b" <a@x.org>\r\nSubject: " + half + b"\r\n\r\n+2AA-\r\n"
+    place = Folder("half \ud800", ("half \ud800", "\udfff"))
+    written = export(tmp_path / "out", {place: [Message(1, place, 1, frozenset({"\ud800"}), 0, data)]})
+    assert written[0].note is None
+    assert html.count(tmp_path / "out") == 1
+
+
 def test_nothing_at_all(tmp_path: Path) -> None:
     export(tmp_path / "out", {})
     assert html.count(tmp_path / "out") == 0

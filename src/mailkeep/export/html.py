@@ -14,7 +14,6 @@ The hard idea is the link to the next message, which is not known when a page is
 next message comes; at a checkpoint it is written with a mark in the link's place, and mended when there is a next one.
 """
 
-import base64
 import os
 import re
 import shutil
@@ -44,7 +43,6 @@ from mailkeep.mail.thread import base_subject, thread_ids
 
 SUBJECT_BYTES_MAX: Final = 60  # in a file name
 PREVIEW: Final = 140  # characters
-SVG_MAX: Final = 1 << 20  # bytes of a drawing that goes into the page itself, where nothing in it can run
 EMBEDDED_MAX: Final = 50  # messages in a message whose words are indexed
 
 _NEXT: Final = "<!--next-->"
@@ -124,12 +122,13 @@ class _HtmlWriter:
         return self._size_before + self._files.size + self._log.size
 
     def folder(self, folder: Folder) -> None:
-        number = self._numbers.get(folder.path)
+        path = tuple(_clean(level, len(level)) for level in folder.path)
+        number = self._numbers.get(path)
         if number is None:
-            number = self._numbers[folder.path] = len(self._state.folders)
+            number = self._numbers[path] = len(self._state.folders)
             directory = "/".join(["mail", *map(_no_month, self._names.path(folder.path).split("/"))]).rstrip("/")
             special = tuple(sorted(folder.special_use))
-            self._state.folders.append(Listed(folder.path, directory, special))
+            self._state.folders.append(Listed(path, directory, special))
             self._files.folder(directory)
         if number != self._present:
             self._flush_last()
@@ -204,13 +203,13 @@ class _HtmlWriter:
         if note is None:
             try:
                 links = self._put_attachments(message, letter, file)
-                html = page(message, letter, _show(links, letter, top, file))
+                html = page(message, letter, _show(links, top, file))
             except (CannotWrite, ToolMissing):
                 raise
             except Exception as error:  # as above
                 note = f"its page could not be made ({type(error).__name__})"
         if note is not None:
-            html = problem_page(message, note, _show({}, letter, top, file))
+            html = problem_page(message, note, _show({}, top, file))
         self._last = _Last(file, html, message.internaldate)
         row = _row(self._present, message, letter, file.removeprefix(listed.directory + "/"))
         self._log.write(_encode_row(row) + b"\n")
@@ -306,18 +305,12 @@ def _beside(here: str, there: str) -> str:
     return up + html_lists.href(there.removeprefix(above + "/"))
 
 
-def _show(names: dict[int, str], letter: Letter, top: str, file: str) -> Show:
+def _show(names: dict[int, str], top: str, file: str) -> Show:
     stem = file.rpartition("/")[2]
 
     def link(attachment: Attachment) -> str | None:
         name = names.get(attachment.number)
         return None if name is None else html_lists.href(f"{stem} files/{name}")
-
-    def image(attachment: Attachment) -> str | None:
-        if attachment.media_type == "image/svg+xml":
-            data = letter.content(attachment)
-            return None if len(data) > SVG_MAX else f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
-        return link(attachment)
 
     def note(attachment: Attachment) -> str | None:
         name = names.get(attachment.number, "")
@@ -325,7 +318,7 @@ def _show(names: dict[int, str], letter: Letter, top: str, file: str) -> Show:
             return None
         return f"lies beside this page as {name}, so that nothing in it runs when it is opened"
 
-    return Show(image, link, style="screen", top=top, source=f"{html_lists.href(stem)}.eml", note=note)
+    return Show(link, link, style="screen", top=top, source=f"{html_lists.href(stem)}.eml", note=note)
 
 
 # ---- what the index is told
@@ -335,7 +328,7 @@ def _row(folder: int, message: Message, letter: Letter, file: str) -> Row:
     when = plausible(letter.date.timestamp()) if letter.date is not None else None
     sender = (letter.from_ or letter.sender or (Correspondent("", ""),))[0]
     base, reply = base_subject(letter.subject, anywhere=True)
-    base = fold(base)[:200]
+    base = fold(base)
     body = letter.text if letter.text is not None and letter.text.strip() else html_text(letter.html or "")
     flags = 0
     for flag, bit in _FLAG_BITS.items():
@@ -357,7 +350,7 @@ def _row(folder: int, message: Message, letter: Letter, file: str) -> Row:
         folder=folder,
         shown=shown,
         by_sender=fold(shown.sender)[:100],
-        by_subject=base,
+        by_subject=_clean(base, 200),
         reply=reply,
         own=hashed(letter.message_id.strip("<>")) if letter.message_id else None,
         references=tuple(map(hashed, ids)),
@@ -381,6 +374,10 @@ def _preview(body: str) -> str:
 def _words(letter: Letter, body: str, flags: int) -> set[str]:
     """The words that find a message: of all its text, and of some fields again, with the field's letter before."""
     words = words_of(_clean(body, len(body)))
+    if letter.html is not None and letter.text is not None and letter.text.strip():
+        # Many a newsletter's plain form says only that there is another one.
+        page_text = html_text(letter.html)
+        words |= words_of(_clean(page_text, len(page_text)))
     fields = {
         "f": " ".join(f"{name} {address}" for name, address in (*letter.from_, *letter.sender)),
         "t": " ".join(f"{name} {address}" for name, address in (*letter.to, *letter.cc, *letter.bcc)),

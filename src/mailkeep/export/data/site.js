@@ -39,7 +39,7 @@
       };
       script.onerror = () => {
         script.remove();
-        pieces.delete(name);
+        if (pieces.delete(name) && /^[rw]\d/.test(name)) counts[name[0]]--;
         reject(new Error(`${script.src} cannot be read`));
       };
       document.head.append(script);
