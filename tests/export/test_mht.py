@@ -40,7 +40,8 @@ MAIL = crlf(
         "Date: Tue, 20 Jan 2026 10:00:00 +0530\nMIME-Version: 1.0\nContent-Type: multipart/related; boundary=b\n\n--b\n"
         "Content-Type: text/html; charset=utf-8\n\n<p dir=rtl>שלום 你好 🦊</p><img src='cid:a@x'>\n--b\n"
         f"Content-Type: image/png\nContent-ID: <a@x>\nContent-Transfer-Encoding: base64\n\n{PICTURE}\n--b\n"
-        'Content-Type: text/html; name="x:y.html"\nContent-Disposition: attachment\n\n<script>alert(1)</script>\n--b--\n'
+        'Content-Type: text/html; name="x:y.html"\nContent-Disposition: attachment\n\n'
+        "<script>alert(1)</script>\n--b--\n"
     ).encode()
 )
 
