@@ -120,10 +120,15 @@ def test_flags_and_keywords_come_back(tmp_path: Path, flags: tuple[str, ...]) ->
     assert back(tmp_path / "out.mbox", HEAD + b"\r\nx\r\n", flags)[2] == frozenset(flags)
 
 
-@pytest.mark.parametrize("date", [0, 1, -86_400, 1_000_684_800, WHEN, 4_200_000_000, 1 << 50])
+@pytest.mark.parametrize("date", [0, 1, 1_000_684_800, WHEN, 4_200_000_000, 253_402_300_799])
 def test_dates_come_back(tmp_path: Path, date: int) -> None:
     """1,000,684,800 is the date that git writes into From_ lines, and which is believed of nobody else."""
     assert back(tmp_path / "out.mbox", HEAD + b"\r\nx\r\n", date=date)[3] == date
+
+
+@pytest.mark.parametrize("date", [-86_400, 1 << 50])
+def test_dates_without_a_name_do_no_harm(tmp_path: Path, date: int) -> None:
+    assert back(tmp_path / "out.mbox", HEAD + b"\r\nx\r\n", date=date)[1] == HEAD + b"\r\nx\r\n"
 
 
 def test_unread_mail_is_unread_in_thunderbird_too(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ _BLOCK = re.compile(
     rb"(?P<fields>(?:(?:Status|X-Status|X-Keywords|X-Folder|X-Account-Key|X-Mozilla-[A-Za-z0-9-]{1,20}):"
     rb"[^\n]*\n(?:[ \t][^\n]*\n)*)*)" + _MARK + rb"(?P<facts>[^\n]*)\n"
 )
-_DATE = re.compile(rb"\bdate=(-?[0-9]{1,18})(?![0-9])")
+_DATE = re.compile(rb"\bdate=([0-9]{1,12})(?![0-9])")
+_DATE_MAX: Final = 253_402_300_799  # the end of the year 9999: later ones have no name in any protocol
 _SMALL: Final = 1024
 _SIZE_MAX: Final = 1 << 20  # more keywords than an account may have fit into it
 _LINE_MAX: Final = 76
@@ -65,7 +66,7 @@ def stamped(stamp: Stamp) -> bytes:
         lines.append(_folded("X-Keywords:", keywords))
     if stamp.folder is not None:
         lines.append(_folded("X-Folder:", _words(stamp.folder)))
-    facts = [f"date={stamp.date}"] if stamp.date is not None else []
+    facts = [f"date={stamp.date}"] if stamp.date is not None and 0 <= stamp.date <= _DATE_MAX else []
     facts.append("lines=crlf" if stamp.as_is else "lines=lf")
     if stamp.is_open:
         facts.append("end=open")
@@ -91,7 +92,7 @@ def _read(match: re.Match[bytes]) -> Stamp:
     folder = field_value(fields, b"X-Folder")
     return Stamp(
         flags=None if b"X-Mozilla-Status" in fields else _flags(fields),
-        date=int(date[1]) if date else None,
+        date=int(date[1]) if date is not None and int(date[1]) <= _DATE_MAX else None,
         folder=(decode_words(folder) or None) if folder is not None else None,
         as_is=b"lines=crlf" in facts,
         is_open=b"end=open" in facts,
