@@ -30,10 +30,12 @@ FAULTS_SHOWN = 20
 @click.option("--into", metavar="MAILBOX", help="Put it into this mailbox, folders below it. Default INBOX.")
 @common
 def import_mail(call: Call, paths: tuple[Path, ...], name: str, into: str | None) -> int:
-    """Bring mail in from mbox files, Maildirs, .eml and .emlx files, Gmail Takeout, and folders and zips of these.
+    """Bring mail in from mbox files, Maildirs, .eml and .emlx files, Gmail Takeout, Outlook's .pst, .ost and .msg
+    files, and folders and zips of these.
 
     A message is never imported twice into the same mailbox: a command that was stopped goes on when it is given again.
-    Flags, dates, folders and Gmail's labels are kept; the bytes of a message are not changed.
+    Flags, dates, folders and Gmail's labels are kept; the bytes of a message are not changed. Outlook keeps no bytes,
+    but properties: of these the message is made anew.
     """
     from mailkeep.export.importer import Importer
     from mailkeep.mail.mailbox_name import check_name
