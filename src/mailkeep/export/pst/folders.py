@@ -8,7 +8,7 @@ come back at any time (after a kill it always does). So the rows of all folders 
 writing, and a folder remembers which stretches of it are its own. In memory there is a folder's name and its
 stretches, nothing for a message.
 
-A table has room for about a million and a half messages. What comes after goes to a folder beside it, "Name (2)".
+A table has room for one to two and a half million messages. What comes after goes to a folder beside it, "Name (2)".
 """
 
 import json
@@ -63,6 +63,7 @@ class Folder:
     index: int
     parent: int
     name: str
+    path: str  # of names, from the top
     messages: int = 0
     unread: int = 0
     blocks: int = 0
@@ -92,12 +93,14 @@ class Identity:
         """16 bytes for an item. In the order of node ids, so that the map of them needs no sorting."""
         return nid.to_bytes(4, "big") + self.key[4:]
 
+    def version_of(self, nid: int) -> dict[int, Encoded]:
+        """The cells that every row has."""
+        self.version += 1
+        return {ROW_ID: nid, ROW_VERSION: self.version}
+
     def stamp(self, nid: int) -> dict[int, Encoded]:
         """The cells by which a row of a folder's tables is told from all others; a new version each time."""
-        self.version += 1
-        return {
-            ROW_ID: nid,
-            ROW_VERSION: self.version,
+        return self.version_of(nid) | {
             ITEM_ID: self.item_id(nid),
             CHANGE_NUMBER: self.version.to_bytes(8, "little"),
             REPLICA: self.replica,
@@ -114,11 +117,11 @@ class Folders:
         self._special_use = special_use
         self._by_path: dict[tuple[str, ...], int] = {(): TOP}
         self.folders = {
-            ROOT: Folder(ROOT, ROOT, ""),
-            TOP: Folder(TOP, ROOT, "Top of Outlook data file"),
-            SEARCH_ROOT: Folder(SEARCH_ROOT, ROOT, "Search Root"),
-            DELETED: Folder(DELETED, TOP, ""),
-            COMMON_VIEWS: Folder(COMMON_VIEWS, ROOT, "IPM_COMMON_VIEWS"),
+            ROOT: Folder(ROOT, ROOT, "", ""),
+            TOP: Folder(TOP, ROOT, "Top of Outlook data file", ""),
+            SEARCH_ROOT: Folder(SEARCH_ROOT, ROOT, "Search Root", ""),
+            DELETED: Folder(DELETED, TOP, "", ""),
+            COMMON_VIEWS: Folder(COMMON_VIEWS, ROOT, "IPM_COMMON_VIEWS", ""),
         }
         self.roles: dict[str, int] = {}
         self._current: Folder | None = None
@@ -163,14 +166,19 @@ class Folders:
         self._put(index, parent.index, name, path, role)
 
     def _put(self, index: int, parent: int, name: str, path: tuple[str, ...], role: str) -> None:
-        self.folders[index] = Folder(index, parent, name)
+        above = self.folders[parent]
+        self.folders[index] = Folder(index, parent, name, f"{above.path}/{name}".lstrip("/"))
         self.highest_index = max(self.highest_index, index)
-        self.folders[parent].taken.add(name.casefold())
+        above.taken.add(name.casefold())
         self._by_path[path] = index
         if role:
             self.roles[role] = index
 
     # --- what is in a folder -----------------------------------------------------------------------------------------
+
+    def nids_with_ids(self) -> list[int]:
+        """Folders whose rows have ids, in their order."""
+        return sorted(folder.nid for folder in self.folders.values() if folder.parent != ROOT)
 
     @property
     def current(self) -> Folder:
@@ -186,8 +194,11 @@ class Folders:
             if tag in CONTENTS_COLUMNS.tags and (value != b"" or tag in EMPTY_ALLOWED)
         }
         index = values.get(mapi.CONVERSATION_INDEX)
-        if CONVERSATION_ID not in cells and isinstance(index, bytes) and len(index) >= 22:
+        if isinstance(index, bytes) and len(index) >= 22:
             cells[CONVERSATION_ID] = index[6:22]
+        else:
+            topic = values.get(mapi.CONVERSATION_TOPIC)
+            cells[CONVERSATION_ID] = mapi.conversation_id(topic.decode("utf-16-le") if isinstance(topic, bytes) else "")
         row, variable = CONTENTS_COLUMNS.row(cells | identity.stamp(nid))
         parts = [bytes(row)]
         for offset, value in variable:
@@ -241,9 +252,11 @@ class Folders:
         rows: list[dict[int, Encoded]] = []
         for index in sorted(folder.children):
             child = self.folders[index]
-            rows.append(self._properties(child) | identity.stamp(child.nid))
+            # The root's own table has rows without ids.
+            stamp = identity.version_of(child.nid) if folder.index == ROOT else identity.stamp(child.nid)
+            rows.append(self._properties(child) | stamp)
         if folder.index == ROOT:
-            rows.insert(0, _search_folder_row(identity))
+            rows.insert(0, SEARCH_FOLDER_PROPERTIES | identity.version_of(SEARCH_FOLDER_NID))
         contents = Table(database, CONTENTS_COLUMNS)
         for row, variable in self._messages(folder):
             contents.add(row, variable)
@@ -277,12 +290,6 @@ class Folders:
         if folder.index >= _FIRST_INDEX or folder.index == DELETED:
             values[CONTAINER_CLASS] = text("IPF.Note")
         return values
-
-
-def _search_folder_row(identity: Identity) -> dict[int, Encoded]:
-    """Of SEARCH_FOLDER_NID; rows of search folders have no ids of an item."""
-    identity.version += 1
-    return SEARCH_FOLDER_PROPERTIES | {ROW_ID: SEARCH_FOLDER_NID, ROW_VERSION: identity.version}
 
 
 def _reckon(folder: Folder, size: int) -> None:

@@ -98,6 +98,11 @@ class Database:
     def next_bid(self) -> int:
         return self._bid
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to become B-trees."""
+        return self.blocks.size + self.nodes.size
+
     def state(self) -> dict[str, int]:
         """What a later `Database` goes on from. Everything before is durable then."""
         self._file.sync()

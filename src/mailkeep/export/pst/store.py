@@ -3,6 +3,7 @@
 Knows what Outlook expects to find in a store that it opens, some of which no document says. Knows no message.
 """
 
+import heapq
 from typing import Final
 
 from mailkeep.export import mapi
@@ -76,7 +77,7 @@ def write_store(database: Database, identity: Identity, *, folders: Folders, nam
     criteria = write_properties(database, {0x660B0003: 0})
     nodes.append(node_entry(SEARCH_FOLDER_NID + 4, criteria.data, 0))
     nodes.append(_receive_folders(database, identity, folders))
-    nodes.append(_id_map(database, identity))
+    nodes.append(_id_map(database, identity, folders))
     for nid, node in (
         (NAMES_NID, names.write(database)),
         (STORE_NID, write_properties(database, _properties(identity, folders, title))),
@@ -126,16 +127,16 @@ def _receive_folders(database: Database, identity: Identity, folders: Folders) -
     return node_entry(_RECEIVE_FOLDERS, table.data, table.subnodes)
 
 
-def _id_map(database: Database, identity: Identity) -> bytes:
-    """From the ids of messages, as rows have them, to their nodes."""
+def _id_map(database: Database, identity: Identity, folders: Folders) -> bytes:
+    """From the ids of folders and messages, as rows have them, to their nodes."""
     heap = Heap(database, ID_MAP)
     root = heap.add(bytes(4))
     header = heap.add(bytes(8))
     heap.replace(root, header.to_bytes(4, "little"))
     tree = Tree(heap, 16, 4)
-    for node in database.nodes.records(32):
-        nid = int.from_bytes(node[:4], "little")
-        tree.add(identity.item_id(nid) + node[:4])
+    messages = (int.from_bytes(node[:4], "little") for node in database.nodes.records(32))
+    for nid in heapq.merge(folders.nids_with_ids(), messages):
+        tree.add(identity.item_id(nid) + nid.to_bytes(4, "little"))
     heap.replace(header, tree.header())
     data, _ = heap.finish(root)
     return node_entry(ID_MAP_NID, data, 0)

@@ -52,7 +52,8 @@ class PstWriter:
 
     @property
     def size(self) -> int:
-        return self._database.end
+        """With what the end will add: about as much as waits for it."""
+        return self._database.end + self._database.waiting + self._spools["rows"].size
 
     def folder(self, folder: Folder) -> None:
         self._folders.enter(folder.path, folder.special_use)
@@ -69,7 +70,7 @@ class PstWriter:
         folder = self._folders.current
         self._database.nodes.add(node_entry(nid, node.data, node.subnodes, parent=folder.nid))
         self._folders.add(self._identity, nid, values)
-        return Written(f"{folder.name}/{nid:x}")
+        return Written(f"{folder.path}/{nid:x}")
 
     def checkpoint(self) -> bytes:
         self._folders.settle()
