@@ -322,3 +322,26 @@ def test_counting_reads_the_files(tmp_path: Path) -> None:
     (tmp_path / "INBOX" / "no.msg").write_bytes(b"something else")
     (tmp_path / "INBOX" / "other.txt").write_bytes(cfb.SIGNATURE)
     assert msg.count(tmp_path) == 2
+
+
+def test_a_resumed_export_is_the_same_and_knows_its_size(tmp_path: Path) -> None:
+    mail = [Message(n, FOLDERS[0], n, frozenset(), ARRIVED, numbered(n)) for n in range(1, 21)]
+    places = tmp_path / "whole", tmp_path / "resumed"
+    sizes = []
+    for place, cut in zip(places, (20, 8), strict=True):
+        place.mkdir()
+        writer = msg.make(place, Options(folders=FOLDERS), None)
+        writer.folder(FOLDERS[0])
+        writer.write(mail[:cut])
+        state = writer.checkpoint()
+        if cut < 20:
+            writer.write(mail[cut : cut + 3])
+            writer.abandon()
+            writer = msg.make(place, Options(folders=FOLDERS), state)
+            writer.folder(FOLDERS[0])
+            writer.write(mail[cut:])
+        writer.finish()
+        sizes.append(writer.size)
+    files = [{path.name: path.read_bytes() for path in place.rglob("*.msg")} for place in places]
+    assert files[0] == files[1] and len(files[0]) == 20
+    assert sizes[0] == sizes[1] == sum(map(len, files[0].values()))

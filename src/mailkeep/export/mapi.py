@@ -218,7 +218,7 @@ VERB_REPLY, VERB_REPLY_ALL, VERB_FORWARD = 102, 103, 104
 FLAGGED, FLAG_COMPLETE, ICON_RED = 2, 1, 6
 NATIVE_TEXT, NATIVE_RTF, NATIVE_HTML = 1, 2, 3
 CODEPAGE_UTF8: Final = 65001
-STORE_UNICODE: Final = 0x00040000
+STORE_UNICODE: Final = 0x00040E79  # Unicode, and that all may be written, which Outlook says of every file
 
 # --- named properties ------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from mailkeep.export import cfb, mapi
 from mailkeep.export.files import Files
 from mailkeep.export.mapi import Attached, Item
@@ -24,8 +26,8 @@ JOINED_MAX: Final = 1 << 20  # bytes of a file that is put together in memory
 
 
 def make(place: Path, options: Options, state: bytes | None) -> "MsgWriter":
-    """A writer of MSG files below `place`. It needs no state: a file is written again under the same name."""
-    return MsgWriter(place, options)
+    """A writer of MSG files below `place`. Of the state it needs the size only: a file is written again as it was."""
+    return MsgWriter(place, options, 0 if state is None else msgspec.json.decode(state, type=int))
 
 
 def count(place: Path) -> int:
@@ -40,14 +42,15 @@ def count(place: Path) -> int:
 class MsgWriter:
     """See `writer.Writer`."""
 
-    def __init__(self, place: Path, options: Options) -> None:
+    def __init__(self, place: Path, options: Options, before: int) -> None:
         self._files = Files(place)
+        self._before = before
         self._names = FolderNames(options.folders)
         self._path = ""
 
     @property
     def size(self) -> int:
-        return self._files.size
+        return self._before + self._files.size
 
     def folder(self, folder: Folder) -> None:
         self._path = self._names.path(folder.path)
@@ -73,7 +76,7 @@ class MsgWriter:
 
     def checkpoint(self) -> bytes:
         self._files.sync()
-        return b"{}"
+        return msgspec.json.encode(self.size)
 
     def finish(self) -> None:
         self._files.sync()
