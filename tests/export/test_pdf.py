@@ -3,7 +3,9 @@
 import io
 import os
 import re
+import select
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from email.message import EmailMessage
@@ -21,6 +23,7 @@ from mailkeep.export.pdf import PdfWriter
 from mailkeep.export.pdf_engine import Printed
 from mailkeep.export.pdf_pool import WeasyPrint
 from mailkeep.export.writer import Folder, Message, Options, Written
+from tests.export import hostile
 from tests.messages import corpus, numbered
 from tests.programs import find_program, need_files
 
@@ -361,6 +364,22 @@ def test_what_an_engine_cannot_show_becomes_a_page_that_says_so(
     assert pdf_pool.print_by(wrong, messages([numbered(2)])[0], names=False).note is None
 
 
+def test_html_that_an_engine_cannot_do_is_shown_as_text(fonts: None, tmp_path: Path) -> None:
+    source = mail("bad", html="<p>the words <b>stay</b></p>", files=[("a.bin", b"FAIL")])
+    child = Child(Wrong.CODE.replace("b'FAIL' in message.data", "letter.html"))
+    try:
+        result = pdf_pool.print_by(child, messages([source])[0], names=False)
+    finally:
+        child.close()
+    assert result.note is not None and result.note.startswith("only its text could be shown (the program")
+    path = tmp_path / "bad.pdf"
+    path.write_bytes(result.pdf)
+    assert "see the HTML" in text_of(path) and "Its text only" in text_of(path)
+    with pikepdf.open(path) as document:
+        assert document.attachments["message.eml"].get_file().read_bytes() == source
+        assert document.attachments["a.bin"].get_file().read_bytes() == b"FAIL"
+
+
 def test_a_page_is_made_even_when_no_child_lives(tmp_path: Path) -> None:
     dead = Child("import sys; sys.stdout.buffer.write(bytes(8)); sys.stdout.flush()")
     result = pdf_pool.print_by(dead, messages([numbered(1)])[0], names=True)
@@ -404,6 +423,24 @@ def test_a_child_refuses_network_programs_and_files(fonts: None) -> None:
     assert result.note is None
     with pikepdf.open(io.BytesIO(result.pdf)) as document:
         assert not len(document.pages[0].get_images())
+
+
+def test_weasyprint_alone_loads_nothing(fonts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hostile HTML that no filter has seen; who connected would stand in the queue of a server that accepts nobody."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # for fonts that it would load
+    with socket.create_server(("127.0.0.1", 0)) as canary:
+        base = f"http://127.0.0.1:{canary.getsockname()[1]}"
+        # attr() for a picture is more than WeasyPrint can bear.
+        html = hostile.document(base, past_policy=True).replace("background: attr(title url)", "")
+        child = Child(
+            f"from mailkeep.export import pdf_child\npdf_child.page = lambda *_: {html!r}\npdf_child.main()\n"
+        )
+        try:
+            result = pdf_pool.print_by(child, messages([numbered(1)])[0], names=False)
+        finally:
+            child.close()
+        assert select.select([canary], [], [], 0)[0] == []
+    assert result.note is None
 
 
 def test_a_killed_child_is_lost_and_replaced(fonts: None) -> None:

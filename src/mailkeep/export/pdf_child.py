@@ -20,7 +20,9 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from html import escape
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree.ElementTree import Element
 
@@ -31,6 +33,7 @@ from mailkeep.export.page import Show, page, problem_page
 from mailkeep.export.pdf_file import Enclosed, embed
 from mailkeep.export.writer import Message
 from mailkeep.mail.letter import Attachment, Letter, letter_of
+from mailkeep.mail.text import html_text
 
 if TYPE_CHECKING:
     import weasyprint
@@ -57,10 +60,14 @@ MISSING: Final = (
 
 
 class Request(msgspec.Struct, array_like=True):
-    """A message to lay out; with a `reason`, the page that says why it cannot be shown, the message attached."""
+    """A message to lay out; with a `reason` its text alone, or, as an `excuse`, the page that says why it is not shown.
+
+    With either the raw message is embedded.
+    """
 
     message: Message
     reason: str = ""
+    excuse: bool = False
     names: bool = False  # for a PDF that is joined with others: names of embedded files begin with the UID
 
 
@@ -171,17 +178,22 @@ class Printer:
     def _print(self, request: Request) -> bytes:
         message = request.message
         letter = letter_of(message.data)
-        if request.reason:
-            html, pictures = problem_page(message, request.reason, Show(_none, _none, "print")), _Pictures(letter)
-            enclosed = [Enclosed("message.eml", "message/rfc822", message.data)]
+        pictures = _Pictures(letter)
+        show = Show(_none if request.reason else pictures.url, _none, "print")
+        if request.excuse:
+            html, enclosed = problem_page(message, request.reason, show), []
         else:
-            pictures = _Pictures(letter)
-            html = page(message, letter, Show(pictures.url, _none, "print"))
+            if request.reason:
+                letter = _as_text(letter)
+                show = replace(show, top=f'<p class="mk-notes">Its text only: {escape(request.reason)}.</p>')
+            html = page(message, letter, show)
             enclosed = [
                 Enclosed(attachment.name, attachment.media_type, letter.content(attachment))
                 for attachment in letter.attachments
                 if attachment not in pictures
             ]
+        if request.reason:
+            enclosed.append(Enclosed("message.eml", "message/rfc822", message.data))
         document = self._lay_out(html, pictures)
         _describe(document, letter)
         out = io.BytesIO()
@@ -269,6 +281,13 @@ def _pieces(text: str) -> tuple[str, list[Element]]:
 
 def _steps(run: str) -> list[str]:
     return [run[start : start + _STEP] for start in range(0, len(run), _STEP)]
+
+
+def _as_text(letter: Letter) -> Letter:
+    """Without its HTML, which the engine could not do. Raises ValueError when it has none."""
+    if letter.html is None:
+        raise ValueError("it is text already")
+    return replace(letter, html=None, text=letter.text or html_text(letter.html))
 
 
 def _none(attachment: Attachment) -> None:

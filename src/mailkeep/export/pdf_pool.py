@@ -2,7 +2,8 @@
 
 Knows how requests are shared out, what is asked again after a failure, and which fonts a text would have needed. What
 happens in a child, and that it may be killed, is for `pdf_child` and `killable`. A message is tried as it is; then, if
-the child failed or was lost over it, as a page that says so; then as a page that needs no engine at all.
+the child failed or was lost over it, as its text alone; then as a page that says so, and last as one that needs no
+engine at all.
 """
 
 import os
@@ -69,18 +70,18 @@ class WeasyPrint:
 def print_by(child: Child, message: Message, *, names: bool) -> Printed:
     """One message by one child, whatever it is. Raises ToolMissing."""
     reason = ""
-    for request in (Request(message, names=names), None):
+    for excuse in (False, False, True):
         try:
-            answer = _ask(child, request or Request(message, reason, names=names))
+            answer = _ask(child, Request(message, reason, excuse=excuse, names=names))
         except Lost as lost:
             answer = Answer(b"", str(lost))
         if not answer.failure:
             packages = fonts_for(answer.boxes)
-            return Printed(answer.pdf, _note(reason, packages), packages)
+            return Printed(answer.pdf, _note(reason, packages, excuse=excuse), packages)
         reason = reason or answer.failure
     raw = pdf_file.Enclosed("message.eml", "message/rfc822", message.data)
     prefix = f"({message.uid}) " if names else ""
-    return Printed(pdf_file.plain(pdf_file.excuse(reason), [raw], prefix=prefix), _note(reason, ()))
+    return Printed(pdf_file.plain(pdf_file.excuse(reason), [raw], prefix=prefix), _note(reason, (), excuse=True))
 
 
 def _ask(child: Child, request: Request) -> Answer:
@@ -91,9 +92,11 @@ def _ask(child: Child, request: Request) -> Answer:
         raise Lost("the program that lays it out answered with rubbish") from None
 
 
-def _note(reason: str, packages: Sequence[str]) -> str | None:
-    if reason:
+def _note(reason: str, packages: Sequence[str], *, excuse: bool) -> str | None:
+    if reason and excuse:
         return f"could not be shown ({reason}); the message is attached to a page that says so"
+    if reason:
+        return f"only its text could be shown ({reason}); the message is attached to it"
     if packages:
         return f"some characters show as boxes: no font for them here ({', '.join(packages)})"
     return None
