@@ -5,6 +5,7 @@ import mailbox
 import mmap
 import os
 import pty
+import random
 import re
 import resource
 import select
@@ -104,6 +105,20 @@ def test_the_corpus_comes_back(tmp_path: Path) -> None:
     wrong = [n for n, (one, letter) in enumerate(zip(found, letters, strict=True)) if one[1] != letter.data]
     assert not wrong
     assert mbox_writer.count(tmp_path / "out.mbox") == len(letters)
+
+
+LINE = b"From a@b Tue Jan 20 10:00:00 2026"
+MARK = b"X-Mailkeep-Above: lines=crlf; end=open"
+TOKENS = (
+    b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"From ", b">", LINE, b">" + LINE, b"x", b" ", b"\0", b"\xff", b"Status: RO", MARK,
+    b"Content-Length: 2",
+)  # fmt: skip
+
+
+def test_any_bytes_come_back_from_between_any_others(tmp_path: Path, rng: random.Random) -> None:
+    letters = [message(b"".join(rng.choices(TOKENS, k=rng.randrange(12))), n) for n in range(1, 3000)]
+    write(tmp_path / "out.mbox", letters)
+    assert [data for _, data, _, _ in read(tmp_path / "out.mbox")] == [letter.data for letter in letters]
 
 
 FLAGS = [
