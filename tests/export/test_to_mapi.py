@@ -5,6 +5,7 @@ import base64
 import pytest
 
 from mailkeep.export import mapi
+from mailkeep.export.imcea import encapsulated
 from mailkeep.export.mapi import Item
 from mailkeep.export.to_mapi import EMBEDDED_MAX, FLAG_REQUEST, HEADERS_MAX, MACHINE_KEYWORDS, RECIPIENTS_MAX, item_of
 from mailkeep.export.writer import Folder, Message
@@ -95,6 +96,19 @@ def test_recipients_have_a_type_and_names_stand_in_one_line() -> None:
         "undisclosed",
     )
     assert put[mapi.REPLY_RECIPIENT_NAMES] == "R"
+
+
+def test_people_of_an_exchange_server_are_what_they_were() -> None:
+    name = "/O=ACME/OU=NA/CN=RECIPIENTS/CN=JDOE"
+    address = encapsulated("EX", name)
+    made = item(f"From: Jane <{address}>\nTo: {address}, Bob <{encapsulated('FAX', '+49 1')}>\n\nx")
+    put = made.properties
+    assert (put[mapi.SENDER_NAME], put[mapi.SENDER_ADDRESS_TYPE], put[mapi.SENDER_ADDRESS]) == ("Jane", "EX", name)
+    assert mapi.SENDER_SMTP_ADDRESS not in put and put[mapi.SENDER_SEARCH_KEY] == f"EX:{name}\0".encode()
+    assert bytes(put[mapi.SENDER_ENTRY_ID]).endswith(name.encode() + b"\0")  # type: ignore[arg-type]
+    one, other = made.recipients
+    assert (one[mapi.ADDRESS_TYPE], one[mapi.EMAIL_ADDRESS], one.get(mapi.SMTP_ADDRESS)) == ("EX", name, None)
+    assert mapi.read_one_off(bytes(other[mapi.ENTRY_ID])) == ("Bob", "FAX", "+49 1")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -340,6 +340,14 @@ def read_one_off(entry: bytes) -> tuple[str, str, str] | None:
     return clean(texts[0]), clean(texts[1]), clean(texts[2])
 
 
+_ADDRESS_BOOK: Final = bytes(4) + bytes.fromhex("dca740c8c042101ab4b908002b2fe182") + struct.pack("<II", 1, 0)
+
+
+def address_book_entry(name: str) -> bytes:
+    """The entry id of a mail user of Exchange ([MS-OXCDATA] section 2.2.5.2), by the distinguished name."""
+    return _ADDRESS_BOOK + name.encode("ascii", "replace") + b"\0"
+
+
 def search_key(address: str, kind: str = "SMTP") -> bytes:
     """What equal addresses have in common ([MS-OXOABK] section 2.2.3.8)."""
     return f"{kind}:{address}".upper().encode("utf-8", "replace") + b"\0"

@@ -17,9 +17,10 @@ import binascii
 import hashlib
 import re
 from base64 import b64decode
-from typing import Final
+from typing import Final, NamedTuple
 
-from mailkeep.export import mapi
+from mailkeep.export import imcea, mapi
+from mailkeep.export.imcea import decapsulated
 from mailkeep.export.mapi import Attached, Item, Value
 from mailkeep.export.writer import Message
 from mailkeep.mail.dates import header_date
@@ -152,9 +153,9 @@ def _put_people(item: Item, letter: Letter) -> None:
         _put_person(put, sender, _SENDER)
     answers = [who for who in letter.reply_to[:100] if who.address]
     if answers:
-        known = [_name_and_address(who) for who in answers]
-        put[mapi.REPLY_RECIPIENT_NAMES] = "; ".join(name for name, _ in known)[:DISPLAY_MAX]
-        put[mapi.REPLY_RECIPIENT_ENTRIES] = mapi.entry_list([mapi.one_off(*one) for one in known])
+        known = [_person(who) for who in answers]
+        put[mapi.REPLY_RECIPIENT_NAMES] = "; ".join(one.name for one in known)[:DISPLAY_MAX]
+        put[mapi.REPLY_RECIPIENT_ENTRIES] = mapi.entry_list([one.entry for one in known])
     for people, kind, display in (
         (letter.to, mapi.RECIPIENT_TO, mapi.DISPLAY_TO),
         (letter.cc, mapi.RECIPIENT_CC, mapi.DISPLAY_CC),
@@ -163,19 +164,37 @@ def _put_people(item: Item, letter: Letter) -> None:
         names: list[str] = []
         size = 0
         for who in people[: max(0, RECIPIENTS_MAX - len(item.recipients))]:
-            name, address = _name_and_address(who)
-            if address:
-                item.recipients.append(_recipient(name, address, kind))
-            size += len(name) + 2
-            if name and size <= DISPLAY_MAX:
-                names.append(name)
+            person = _person(who)
+            if person.address:
+                item.recipients.append(_recipient(person, kind))
+            size += len(person.name) + 2
+            if person.name and size <= DISPLAY_MAX:
+                names.append(person.name)
         if names:
             put[display] = "; ".join(names)
 
 
-def _name_and_address(who: Correspondent) -> tuple[str, str]:
+class _Person(NamedTuple):
+    """Somebody as MAPI knows people. `kind` is SMTP, or another (EX, FAX …) for who came from an Exchange server."""
+
+    name: str
+    address: str
+    kind: str = "SMTP"
+
+    @property
+    def entry(self) -> bytes:
+        if self.kind == "EX":
+            return mapi.address_book_entry(self.address)
+        return mapi.one_off(self.name, self.address, self.kind)
+
+
+def _person(who: Correspondent) -> _Person:
     address = mapi.cut(_line(who.address))
-    return mapi.cut(_line(who.name)) or address, address
+    name = mapi.cut(_line(who.name)) or address
+    other = decapsulated(who.address) if who.address.endswith(imcea.DOMAIN) else None
+    if other is None:
+        return _Person(name, address)
+    return _Person(name, mapi.cut(_line(other[1])), other[0])
 
 
 # name, address type, address, entry id, search key, SMTP address
@@ -198,30 +217,33 @@ _REPRESENTING: Final = (
 
 
 def _put_person(put: dict[int, Value], who: Correspondent, tags: tuple[int, ...]) -> None:
-    name, address = _name_and_address(who)
-    if not name:
+    person = _person(who)
+    if not person.name:
         return
-    put[tags[0]] = name
-    if address:
-        values = "SMTP", address, mapi.one_off(name, address), mapi.search_key(address), address
-        put.update(zip(tags[1:], values, strict=True))
+    put[tags[0]] = person.name
+    if person.address:
+        values = person.kind, person.address, person.entry, mapi.search_key(person.address, person.kind)
+        put.update(zip(tags[1:5], values, strict=True))
+        if person.kind == "SMTP":
+            put[tags[5]] = person.address
 
 
-def _recipient(name: str, address: str, kind: int) -> dict[int, Value]:
-    entry = mapi.one_off(name, address)
-    return {
+def _recipient(person: _Person, kind: int) -> dict[int, Value]:
+    made: dict[int, Value] = {
         mapi.RECIPIENT_TYPE: kind,
         mapi.OBJECT_TYPE: mapi.OBJECT_MAIL_USER,
-        mapi.ENTRY_ID: entry,
-        mapi.DISPLAY_NAME: name,
-        mapi.ADDRESS_TYPE: "SMTP",
-        mapi.EMAIL_ADDRESS: address,
-        mapi.SEARCH_KEY: mapi.search_key(address),
+        mapi.ENTRY_ID: person.entry,
+        mapi.DISPLAY_NAME: person.name,
+        mapi.ADDRESS_TYPE: person.kind,
+        mapi.EMAIL_ADDRESS: person.address,
+        mapi.SEARCH_KEY: mapi.search_key(person.address, person.kind),
         mapi.DISPLAY_TYPE: 0,
-        mapi.SMTP_ADDRESS: address,
-        mapi.ADDRESS_BOOK_NAME: name,
+        mapi.ADDRESS_BOOK_NAME: person.name,
         mapi.SEND_RICH_INFO: False,
     }
+    if person.kind == "SMTP":
+        made[mapi.SMTP_ADDRESS] = person.address
+    return made
 
 
 # --- importance, flags -----------------------------------------------------------------------------------------------
