@@ -110,8 +110,8 @@ def test_the_corpus_comes_back(tmp_path: Path) -> None:
 LINE = b"From a@b Tue Jan 20 10:00:00 2026"
 MARK = b"X-Mailkeep-Above: lines=crlf; end=open"
 TOKENS = (
-    b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"From ", b">", LINE, b">" + LINE, b"x", b" ", b"\0", b"\xff", b"Status: RO", MARK,
-    b"Content-Length: 2",
+    b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"From ", b">", LINE, b">" + LINE, b"x", b" ", b"\0", b"\xff",
+    b"Status: RO", MARK, b"Content-Length: 2",
 )  # fmt: skip
 
 

@@ -408,7 +408,7 @@ def _message(
     except (OSError, *_ZIP_ERRORS) as error:
         yield Bad(source, _reason(error), file.size)
         return
-    if not data.strip():
+    if not data:
         yield Bad(source, "empty file", file.size)
         return
     when = internaldate or header_date(header_block(data)) or plausible(file.mtime)
