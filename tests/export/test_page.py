@@ -206,6 +206,13 @@ def test_messages_inside_have_limits() -> None:
     assert "30 of the messages inside are not shown here; they are attached." in text
 
 
+def test_a_page_does_not_grow_out_of_all_proportion() -> None:
+    url = "data:image/png;base64," + "A" * 1_000_000
+    many = RELATED.replace("<img src='cid:a@x'>", "<img src='cid:a@x'>" * 5000)
+    assert made(many, show=Show(lambda _: url, nothing)).count(url) == 1 + 8
+    assert len(plain("> a\nb\n" * 300_000)) < 10_000_000
+
+
 def test_problems_are_told() -> None:
     text = seen(made(HEAD + "Content-Type: text/plain; charset=x-klingon\n\nü\n"))
     assert "Charset unknown: x-klingon." in text

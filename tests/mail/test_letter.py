@@ -294,13 +294,22 @@ def test_the_header() -> None:
 
 
 def test_references_of_the_body() -> None:
-    page = "<img src='cid:a%40x'><td background=b.gif style='background:url(http://x/c.gif)'><img src='d.gif'>"
+    page = (
+        "<img src='cid:a%40x'><td background=b.gif style='background:url(http://x/c.gif)'><img src='d.gif'>"
+        "<img src=e.gif>"
+    )
     parts = [
         f"Content-Type: image/gif\n{field}\n\nGIF"
-        for field in ("Content-ID: <a@x>", "Content-Location: b.gif", "Content-Location: http://x/c.gif", "X: y")
+        for field in (
+            "Content-ID: <a@x>",
+            "Content-Location: b.gif",
+            "Content-Location: http://x/c.gif",
+            "X: y",
+            "Content-Location: file:///C:\\Temp\\e.gif",
+        )
     ]
     found = letter("MIME-Version: 1.0\n" + multipart("related", f"Content-Type: text/html\n\n{page}", *parts))
-    assert [one.inline for one in found.attachments] == [True, True, True, False]
+    assert [one.inline for one in found.attachments] == [True, True, True, False, True]
     assert found.find("CID:a@x") is found.attachments[0]
     assert found.find(" b.gif") is found.attachments[1]
     assert found.find("cid:none") is None

@@ -29,7 +29,12 @@ EMBEDDED_DEPTH_MAX: Final = 20
 EMBEDDED_MAX: Final = 100  # messages inside that are shown; a digest may have thousands
 EMBEDDED_SIZE_MAX: Final = 8 << 20  # characters of their bodies
 DATA_URLS_MAX: Final = 10 << 20  # bytes of the pictures of messages inside
+REPEATS_MAX: Final = 8 << 20  # characters of the URLs of pictures that are shown once more: they may be data:
+BLOCKS_MAX: Final = 20_000  # runs of quotation that have a colour; what follows is one
+SUBJECT_MAX: Final = 2000  # characters that are shown
 PEOPLE_MAX: Final = 1000  # of one field that are shown
+
+Image = Callable[[Attachment], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ def page(message: Message, letter: Letter, show: Show) -> str:
     head = _head(letter, message, show.style)
     files = _files(letter, show, drawing)
     notes = drawing.notes(letter)
-    title = letter.subject or "(no subject)"
+    title = letter.subject[:SUBJECT_MAX] or "(no subject)"
     main = f'<main class="mk-message"><header>{head}</header>{body}{files}{notes}</main>'
     return _document(title, main, show, _language(letter))
 
@@ -75,7 +80,8 @@ def problem_page(message: Message, reason: str, show: Show) -> str:
 
 def body_fragment(letter: Letter, show: Show) -> str:
     """The body alone: safe HTML to put into a page that has the sheet of `show.style`."""
-    return _Drawing(show).body(letter, show.image, "mk-mail")
+    drawing = _Drawing(show)
+    return drawing.body(letter, drawing.images(letter, show.image, drawing.shown), "mk-mail")
 
 
 def picture_type(letter: Letter, attachment: Attachment) -> str | None:
@@ -162,7 +168,7 @@ _SILENT: Final = frozenset(("\\seen", "\\recent", "$notjunk", "notjunk", "nonjun
 
 
 def _head(letter: Letter, message: Message | None, style: str) -> str:
-    subject = letter.subject or "(no subject)"
+    subject = letter.subject[:SUBJECT_MAX] or "(no subject)"
     rows = [
         ("From", _people(letter.from_)),
         ("Sender", _people(letter.sender) if letter.sender != letter.from_ else ""),
@@ -237,6 +243,7 @@ class _Drawing:
     unshown: int = 0  # messages inside that are only attached
     embedded_room: int = EMBEDDED_SIZE_MAX
     picture_room: int = DATA_URLS_MAX
+    repeat_room: int = REPEATS_MAX
     scopes: int = 0
     problems: list[str] = field(default_factory=list)
     shown: set[int] = field(default_factory=set)  # numbers of the message's own attachments that stand in its body
@@ -248,12 +255,7 @@ class _Drawing:
         self.scopes += 1
         scope = f"mk-mail-{self.scopes}"
 
-        def shown_image(attachment: Attachment) -> str | None:
-            if picture_type(letter, attachment) is None or (url := image(attachment)) is None:
-                return None
-            seen.add(attachment.number)
-            return url
-
+        shown_image = self.images(letter, image, seen)
         body = self.body(letter, shown_image, scope)
         kind = " mk-html" if letter.html else ""
         sections = [f'<section class="mk-part{kind}">{body}</section>'] if body else []
@@ -271,7 +273,24 @@ class _Drawing:
         ]
         return "".join(sections)
 
-    def body(self, letter: Letter, image: Callable[[Attachment], str | None], scope: str) -> str:
+    def images(self, letter: Letter, image: Image, seen: set[int]) -> Image:
+        """`image` for pictures alone, asked once for each; `seen` gets the numbers of those that are shown."""
+        urls: dict[int, str | None] = {}
+
+        def shown(attachment: Attachment) -> str | None:
+            number = attachment.number
+            if number in urls:
+                url = urls[number]
+                self.repeat_room -= len(url or "")
+                return url if self.repeat_room >= 0 else None
+            url = urls[number] = image(attachment) if picture_type(letter, attachment) is not None else None
+            if url is not None:
+                seen.add(number)
+            return url
+
+        return shown
+
+    def body(self, letter: Letter, image: Image, scope: str) -> str:
         if letter.html is not None and letter.html.strip():
 
             def resolve(url: str) -> str | None:
@@ -367,15 +386,18 @@ def _blocks(text: str) -> Iterator[tuple[int, str]]:
     """The text in runs of lines of one quotation level; where it runs from right to left, in paragraphs."""
     split = has_rtl(text)
     run: list[str] = []
-    level = 0
+    level = blocks = 0
     for line in text.split("\n"):
-        if line.startswith(">"):
+        if blocks >= BLOCKS_MAX:
+            found = level
+        elif line.startswith(">"):
             found = _quote_level(line)
         else:
             found = 0
-        if run and (found != level or (split and not run[-1].strip() and line.strip())):
+        if run and blocks < BLOCKS_MAX and (found != level or (split and not run[-1].strip() and line.strip())):
             yield level, "\n".join(run)
             run = []
+            blocks += 1
         level = found
         run.append(line)
     yield level, "\n".join(run)

@@ -515,27 +515,28 @@ def _place(url: str) -> str:
     return url
 
 
-def _places_of(attachments: tuple[Attachment, ...]) -> dict[str, Attachment]:
+def _places_of(attachments: Sequence[Attachment]) -> dict[str, Attachment]:
     places: dict[str, Attachment] = {}
     for attachment in attachments:
         if attachment.content_id is not None:
             places.setdefault(f"cid:{unquote(attachment.content_id)}", attachment)
         if attachment.location is not None:
             places.setdefault(_place(attachment.location), attachment)
+    # A page that was saved and sent refers to "a.gif" where the part is at "file:///C:/Temp/a.gif".
+    for attachment in attachments:
+        if attachment.location is not None and (name := re.split(r"[/\\]", attachment.location)[-1]):
+            places.setdefault(name, attachment)
     return places
 
 
 def _with_references(attachments: list[Attachment], html: str | None) -> tuple[Attachment, ...]:
     """The attachments, with those that the HTML refers to as inline."""
-    if html is None or not any(found.content_id or found.location for found in attachments):
+    if html is None or not (places := _places_of(attachments)):
         return tuple(attachments)
     used = {_place(markup.unescape("".join(groups))) for groups in _REFERENCE.findall(html)}
+    meant = {places[url].number for url in used if url in places}
     return tuple(
-        replace(found, inline=True, referred=True)
-        if (found.content_id is not None and f"cid:{unquote(found.content_id)}" in used)
-        or (found.location is not None and _place(found.location) in used)
-        else found
-        for found in attachments
+        replace(found, inline=True, referred=True) if found.number in meant else found for found in attachments
     )
 
 
