@@ -69,7 +69,7 @@ def bodies_of(item: Item, extra: Extra | None, content_type: str) -> Bodies:
         text = _facts_text(extra) + text
         html = None if html is None else _with_facts(html, extra)
     found.html = html
-    if text or html is None:
+    if text or (html is None and mapi.BODY in item.properties):
         found.text = Leaf("text/plain", text)
     if html is not None:
         found.identifiers = _identifiers(html)

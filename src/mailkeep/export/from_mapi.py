@@ -380,7 +380,7 @@ class _Work:
         location = text_of(properties, mapi.ATTACH_LOCATION)
         identifier = text_of(properties, mapi.ATTACH_CONTENT_ID).strip().strip("<>")
         if attachment.item is not None:
-            return self._embedded(attachment.item, name, depth)
+            return self._embedded(attachment.item, name, identifier, depth=depth)
         method = number_of(properties, mapi.ATTACH_METHOD)
         if attachment.data is None:
             return self._absent(attachment, name or f"attachment {number + 1}")
@@ -390,16 +390,14 @@ class _Work:
             media_type = "application/octet-stream" if media_type.startswith(("text/", "message/")) else media_type
         return Leaf(media_type, attachment.data, name, "attachment", identifier, location)
 
-    def _embedded(self, item: Item, name: str, depth: int) -> Leaf:
+    def _embedded(self, item: Item, name: str, identifier: str, *, depth: int) -> Leaf:
         if depth >= DEPTH_MAX:
             self.problems.append(f"messages are nested more than {DEPTH_MAX} deep; the innermost were left out")
             return Leaf("text/plain", "A message was attached here, nested too deep to be read.\n", name, "attachment")
         data = self.message(item, depth + 1)
-        if name == text_of(item.properties, mapi.SUBJECT) or not name:
+        if name == text_of(item.properties, mapi.SUBJECT):
             name = ""  # who reads it calls it by its subject
-        elif not name.lower().endswith((".eml", ".msg")):
-            name += ".eml"
-        return Leaf("message/rfc822", data, name, "attachment")
+        return Leaf("message/rfc822", data, name, "attachment", identifier)
 
     def _absent(self, attachment: Attached, name: str) -> Leaf:
         """A text in place of an attachment whose content is not in the file."""
@@ -476,6 +474,8 @@ def _body(bodies: Bodies, inline: tuple[Part, ...], attached: list[Part]) -> Par
         shown = tuple(_inline(part) for part in inline)
         html = Multi("related", (html, *shown), (("type", "text/html"),))
     forms: list[Part] = [part for part in (bodies.text, html, *bodies.more) if part is not None]
+    if not forms:
+        return Multi("mixed", tuple(attached)) if attached else Leaf("text/plain", "")
     body: Part = forms[0] if len(forms) == 1 else Multi("alternative", tuple(forms))
     return compose.mixed(body, attached)
 
