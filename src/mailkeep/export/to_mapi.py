@@ -33,7 +33,7 @@ RECIPIENTS_MAX: Final = 10_000
 HEADERS_MAX: Final = 1 << 20  # characters
 REFERENCES_MAX: Final = 32_000  # characters
 DISPLAY_MAX: Final = 32_000  # characters of the names in one line
-TOPIC_HEADER_MAX: Final = 22 + 5 * 200  # bytes of a conversation index
+INDEX_MAX: Final = 22 + 5 * 200  # bytes of a conversation index
 
 # Keywords that programs set for themselves: they are kept, but are no categories that a person gave.
 _MACHINE_KEYWORDS: Final = frozenset(
@@ -109,7 +109,7 @@ def _put_subject(put: dict[int, Value], letter: Letter, more: dict[str, str], *,
 
 def _thread_index(value: str | None) -> bytes | None:
     """The conversation index that Outlook wrote into the mail ([MS-OXOMSG] section 2.2.1.3), if it is one."""
-    if value is None or len(value) > 2 * TOPIC_HEADER_MAX:
+    if value is None or len(value) > 2 * INDEX_MAX:
         return None
     try:
         index = b64decode("".join(value.split()), validate=True)
@@ -372,7 +372,7 @@ def _embedded(
     name = _file_name(attachment_name(attachment.part) or "")
     put: dict[int, Value] = {
         mapi.ATTACH_METHOD: mapi.EMBEDDED_MESSAGE,
-        mapi.DISPLAY_NAME: mapi.cut(_line(inner.subject)) or name or "message",
+        mapi.DISPLAY_NAME: mapi.cut(_line(inner.subject)) or _file_name(attachment.name) or "message.eml",
         mapi.ATTACH_MIME_TYPE: "message/rfc822",
     }
     if name:
