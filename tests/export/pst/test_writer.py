@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mailkeep.errors import UsageError
+from mailkeep.errors import CannotWrite, UsageError
 from mailkeep.export import mapi
 from mailkeep.export.mapi import Attached, Item
 from mailkeep.export.pst import count, make
@@ -248,3 +248,19 @@ def test_the_checker_finds_damage(tmp_path: Path, rng: random.Random) -> None:
             file.seek(at)
             file.write(bytes([data[at] ^ 1 << rng.randrange(8)]))
         assert check(damaged).errors, f"a bit at {at:#x}"
+
+
+def test_count_notices_what_is_not_there(tmp_path: Path) -> None:
+    place = tmp_path / "a.pst"
+    write(place, {INBOX: messages(INBOX, [numbered(number) for number in range(700)]), SENT: []})
+    assert count(place) == 700 == sum(strangers.by_pypff(place)[0].values())
+    file = check(place).file
+    at = file.blocks[file.nodes[0x200024].data][0]
+    data = bytearray(place.read_bytes())
+    data[at] ^= 1
+    place.write_bytes(data)
+    with pytest.raises(CannotWrite, match="damaged"):
+        count(place)
+    place.write_bytes(data[:0x5000])
+    with pytest.raises(CannotWrite, match="damaged"):
+        count(place)

@@ -11,11 +11,13 @@
     ndb        blocks, data trees, subnodes; where they lie in the file
     pages      the two B-trees, the maps of free space, the header
     spool      files beside the PST that hold what is only needed at the end
+    counting   how many messages a finished file has, by reading it
     crypt      the cipher, checksums, signatures
 
 Source: [MS-PST], and what Outlook's own files show where that is silent. Sections in comments are of [MS-PST].
 """
 
-from mailkeep.export.pst.writer import count, make
+from mailkeep.export.pst.counting import count
+from mailkeep.export.pst.writer import make
 
 __all__ = ["count", "make"]

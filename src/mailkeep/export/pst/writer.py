@@ -106,21 +106,3 @@ class PstWriter:
 def make(place: Path, options: Options, state: bytes | None) -> PstWriter:
     """A writer of the PST `place`; its spools lie beside. Raises CannotWrite."""
     return PstWriter(place, options, state)
-
-
-def count(place: Path) -> int:
-    """The messages in all folders of a PST, as libpff finds them. Raises OSError when it finds no PST."""
-    import pypff  # type: ignore[import-not-found]  # a library of C without stubs; loaded late, only this needs it
-
-    found = 0
-    file = pypff.file()
-    file.open(str(place))
-    try:
-        waiting = [file.get_root_folder()]
-        while waiting:
-            folder = waiting.pop()
-            found += folder.get_number_of_sub_messages()
-            waiting += [folder.get_sub_folder(index) for index in range(folder.get_number_of_sub_folders())]
-    finally:
-        file.close()
-    return found
