@@ -5,15 +5,18 @@ Searches are compared with what the words of the index say by Python's rules, so
 
 import base64
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
+import msgspec
 import pytest
 
-from mailkeep.export import html_words
+from mailkeep.export import html_index, html_lists, html_words
+from mailkeep.export.files import Files
 from mailkeep.export.html_lists import asset
 from mailkeep.export.writer import Folder, Message
 from tests.browser import Browser, Tab
@@ -231,11 +234,55 @@ def test_the_keyboard_is_enough(site: Site, tab: Tab) -> None:
     assert subject == rows[2]["subject"]
     tab.press("End")
     tab.wait("document.activeElement.closest?.('.row')?.dataset.at === '80'")
+    tab.run("document.getElementById('rows').focus()")
     tab.press("Home")
     tab.wait("document.activeElement.closest?.('.row')?.dataset.at === '0'")
     tab.press("Enter")
     tab.loaded()
     assert tab.run("document.querySelector('h1').textContent") == rows[0]["subject"]
+
+
+def rows_only(place: Path, count: int) -> None:
+    """An index of so many messages, whose pages are not there."""
+    folder = Folder("INBOX", ("INBOX",))
+    place.mkdir()
+    log = place.with_name("rows").open("wb")
+    for number in range(count):
+        shown = html_index.Shown("x", f"Subject {number}", f"Name {number % 99}", "a@x.org", "", number, 1, 1, 0, "")
+        row = html_index.Row(
+            0, shown, str(number % 99), f"s{number}", False, None, (), f"all n{number} m{number % 999}"
+        )
+        log.write(json.dumps(msgspec.to_builtins(row)).encode() + b"\n")
+    log.close()
+    listed = [html_lists.Listed(folder.path, "mail/INBOX", (), [[0, count]])]
+    files = Files(place)
+    scratch = place.with_name("scratch")
+    scratch.mkdir()
+    index = html_index.Index(place.with_name("rows"), files, scratch)
+    index.build()
+    index.close()
+    told = html_lists.account("x", listed, chunk=128, per_folder=500, words=index.first_words)
+    files.put("index/account.js", html_index.script("account", json.dumps(told).encode()))
+    files.put("index/site.js", asset("site.js"))
+    files.put("index/site.css", asset("site.css"))
+    files.put("index.html", html_lists.first_page("x", listed, "").encode())
+
+
+@pytest.mark.skipif(os.environ.get("MAILKEEP_TORTURE") != "full", reason="MAILKEEP_TORTURE=full only")
+def test_a_list_longer_than_a_browser_can_lay_out(tmp_path: Path, browser: Browser) -> None:
+    count = 600_000  # rows of 34 pixels; browsers end at some 17 million pixels
+    rows_only(tmp_path / "out", count)
+    with browser.tab() as tab:
+        tab.open((tmp_path / "out" / "index.html").as_uri())
+        assert settle(tab)[0]["subject"] == f"Subject {count - 1}"
+        tab.run("document.getElementById('rows').focus()")
+        tab.press("End")
+        tab.wait(f"document.activeElement.closest?.('.row')?.dataset.at === '{count - 1}'")
+        assert settle(tab)[-1]["subject"] == "Subject 0"
+        for query, found in {"n123456": 1, "m776": 600, "all": count, "n59999": 11}.items():
+            rows = after(tab, lambda query=query: tab.run(f"location.hash = '#q={query}'"))  # type: ignore[misc]
+            assert status(tab).startswith(f"{found:,} message"), (query, status(tab))
+            assert rows
 
 
 def test_conversations_hold_together(site: Site, tab: Tab) -> None:

@@ -256,6 +256,7 @@
   let state = null; // what the address says
   let view = { ids: new Int32Array(0), depths: null, mixed: false };
   let cursor = 0;
+  let follow = false; // the focus is on its way to the cursor
   let asked = 0;
 
   const initial = () => ({ folder: firstFolder, sort: "date", up: "", threads: "", q: "", in: "", c: "" });
@@ -417,6 +418,7 @@
       }
       element.style.top = `${Math.round(rows.scrollTop + at * rowHeight - offset)}px`;
     }
+    if (follow) focusCursor();
   }
 
   const make = (tag, kind, text) => {
@@ -526,14 +528,18 @@
       const room = roomHeight();
       rows.scrollTop = all === room ? wanted : (wanted / (all - seen)) * (room - seen);
     }
+    follow = true;
+    rows.focus({ preventScroll: true });
     draw();
+  }
+
+  /* The focus comes to the cursor's row as soon as the row is there, unless it went elsewhere meanwhile. */
+  function focusCursor() {
     const link = drawn.get(cursor)?.querySelector("a");
-    if (link) {
-      link.tabIndex = 0;
-      link.focus({ preventScroll: true });
-    } else {
-      rows.focus();
-    }
+    if (!link) return;
+    follow = false;
+    link.tabIndex = 0;
+    if (document.activeElement === $("rows")) link.focus({ preventScroll: true });
   }
 
   /* ---- controls */
@@ -634,7 +640,9 @@
       };
       if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in moves)) return;
       event.preventDefault();
-      go(event.target === rows ? cursor : moves[event.key]);
+      // The first step from the list as a whole is onto a row, not from it.
+      const enters = event.target === rows && Math.abs(moves[event.key] - cursor) === 1;
+      go(enters ? cursor : moves[event.key]);
     });
     rows.addEventListener("click", (event) => {
       const row = event.target.closest(".row");
