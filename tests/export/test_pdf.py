@@ -24,6 +24,7 @@ from mailkeep.export.pdf_engine import Printed
 from mailkeep.export.pdf_pool import WeasyPrint
 from mailkeep.export.writer import Folder, Message, Options, Written
 from tests.export import hostile
+from tests.export.test_confined import living
 from tests.messages import corpus, numbered
 from tests.programs import find_program, need_files
 
@@ -491,12 +492,6 @@ def test_chromium_makes_the_same_of_it(by_chromium: dict[str, tuple[Path, Writte
         assert str(document.docinfo["/CreationDate"]) == ""
     with pikepdf.open(by_chromium["japanese"][0]) as document:
         assert str(document.docinfo["/Author"]) == "Åsa Öberg"
-
-
-def living(group: int) -> list[str]:
-    """Processes of a group that are not yet dead; who is killed is first a zombie, until somebody asks for it."""
-    stats = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")]
-    return [stat[0] for stat in stats if int(stat[2]) == group and stat[0] not in "ZX"]
 
 
 def test_a_browser_that_hangs_is_killed_with_its_profile() -> None:

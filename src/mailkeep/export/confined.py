@@ -3,8 +3,9 @@ ended together with all that they started.
 
 Knows processes and Linux; knows no program. The hard idea is that what must happen between fork and the program's start
 is done by a few lines of Python that the child runs first: no code of ours runs in the fork of a process that has
-threads. A network namespace of its own holds nothing, not even this machine; where it may not be had, the programs' own
-settings have to do.
+threads. They stay as the program's parent and end it when the pipe from here closes, so that nothing is left over when
+this process is killed. A network namespace of its own holds nothing, not even this machine; where it may not be had,
+the programs' own settings have to do.
 """
 
 import json
@@ -20,7 +21,7 @@ from typing import Final
 # command. CLONE_NEWNET (0x40000000) needs CAP_SYS_ADMIN, which CLONE_NEWUSER (0x10000000) gives where that is allowed;
 # only the own identity is mapped in it: user_namespaces(7).
 _PRELUDE: Final = """
-import ctypes, json, os, resource, sys
+import ctypes, json, os, resource, sys, threading
 limits, descriptors, user = json.loads(sys.argv[1])
 for name, value in limits.items():
     number = getattr(resource, name)
@@ -39,7 +40,19 @@ if unshare(0x40000000) and user and not unshare(0x50000000):
                 file.write(text)
         except OSError:
             pass
-os.execv(sys.argv[2], sys.argv[2:])
+program = os.fork()
+if not program:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.execv(sys.argv[2], sys.argv[2:])
+for at in range(len(descriptors)):
+    os.close(3 + at)
+
+def end_with_parent():
+    os.read(0, 1)
+    os.killpg(0, 9)
+
+threading.Thread(target=end_with_parent, daemon=True).start()
+os._exit(os.waitstatus_to_exitcode(os.waitpid(program, 0)[1]) & 255)
 """
 _KEPT: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "FONTCONFIG_FILE", "FONTCONFIG_PATH")
 
@@ -60,7 +73,7 @@ def start(
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return subprocess.Popen(
         [sys.executable, "-c", _PRELUDE, json.dumps([dict(limits), list(descriptors), namespace]), *command],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # nothing is written to it: its end is ours
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=tuple(descriptors),
@@ -81,4 +94,6 @@ def end(process: "subprocess.Popen[bytes]") -> int:
     kill(process)
     status = process.wait()
     kill(process)  # what it started in between
+    if process.stdin is not None:
+        process.stdin.close()
     return status
