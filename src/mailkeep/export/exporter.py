@@ -200,7 +200,8 @@ class Export:
         if not listed.messages and not selection.takes_all:
             names = [box.name for box in self.account.mailboxes()]
             some = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
-            why = f"no message in {len(listed.sources)} folders" if listed.sources else f"none of the folders: {some}"
+            folders = "1 folder" if len(listed.sources) == 1 else f"{len(listed.sources)} folders"
+            why = f"no message in {folders}" if listed.sources else f"none of the folders: {some}"
             raise UsageError(f"the filters take {why}; nothing was exported")
         when = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         return Plan(*self._identity, when, listed.sources, listed.sections, listed.messages, listed.bytes)

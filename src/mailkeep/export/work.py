@@ -153,6 +153,7 @@ class Work:
         with writing(place):
             _remove(place)
             (place.parent if self.suffix else place).mkdir(parents=True, exist_ok=True)
+        sync_folder(place.parent)
         return place
 
     def drop_scratch(self, label: str) -> None:
