@@ -192,6 +192,8 @@ CHARSETS = [
     ("text/plain; charset=gb2312", "中文 镕".encode("gb18030"), "中文 镕", None),
     ("text/plain; charset=iso-2022-jp", "日本語".encode("iso2022_jp"), "日本語", None),
     ("text/plain", "日本語".encode("iso2022_jp"), "日本語", None),
+    # As Windows writes it: circled numbers, kana of half width, a variant in a name.
+    ("text/plain; charset=iso-2022-jp", b"a\x1b$B-!-jF|\x1b(I1\x1b$B|b\x1b(Bz", "a①㈱日ｱ髙z", None),
     ("text/plain; charset=unicode-1-1-utf-7", b"+T2BZfQ-", "你好", None),
     ("text/plain; charset=zip", b"x", "x", None),
     ("text/html", '<meta charset="iso-8859-2">č'.encode("iso-8859-2"), '<meta charset="iso-8859-2">č', None),

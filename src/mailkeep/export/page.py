@@ -105,17 +105,16 @@ _MAGIC: Final = (
 
 # ---- the document
 
-_POLICY: Final = (
-    "default-src 'none'; img-src 'self' file: data: cid:; style-src 'unsafe-inline'; "
-    "base-uri 'none'; form-action 'none'"
-)
+_POLICY: Final = "default-src 'none'; img-src {}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def _document(title: str, main: str, show: Show, language: str | None) -> str:
     lang = f' lang="{language}"' if language else ""
+    # What is printed has its pictures in itself; other pages have them beside, or are a part beside them.
+    policy = _POLICY.format("'self' file: data: cid:" if show.style == "screen" else "data:")
     document = (
         f'<!DOCTYPE html>\n<html{lang}><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="referrer" content="no-referrer"><meta name="viewport" content="width=device-width">\n'
         f"<title>{_text(title)}</title>\n<style>{SHEETS[show.style]}</style></head>\n"
         f'<body class="mk-page">{show.top}{main}</body></html>\n'

@@ -154,6 +154,38 @@ def guess_text(raw: bytes) -> str:
     return raw.decode(codec or "cp1252", "replace")
 
 
+# ESC ( B/J: ASCII, JIS Roman; ESC ( I: kana of one byte; ESC $ @/B: two bytes a character (RFC 1468, ECMA-35)
+_SHIFT = re.compile(rb"\x1b(\([BIJ]|\$[@B])")
+
+
+def _windows_jis(raw: bytes) -> str:
+    """ISO-2022-JP as Windows writes it (code page 50221): with ①, ㈱, 髙, and kana of half width.
+
+    The same characters have a place in code page 932, which is the same table folded otherwise.
+    """
+    pieces = _SHIFT.split(raw)
+    out = [pieces[0].decode("ascii", "replace")]
+    for shift, piece in zip(pieces[1::2], pieces[2::2], strict=True):
+        if shift == b"(I":
+            kana = bytes([byte | 0x80 if 0x21 <= byte <= 0x5F else byte for byte in piece])
+            out.append(kana.decode("cp932", "replace"))
+        elif shift.startswith(b"$"):
+            out.append(_JIS_PAIR.sub(_folded_pair, piece).decode("cp932", "replace"))
+        else:
+            out.append(piece.decode("ascii", "replace"))
+    return "".join(out)
+
+
+_JIS_PAIR = re.compile(rb"[\x21-\x7e]{2}")
+
+
+def _folded_pair(match: re.Match[bytes]) -> bytes:
+    row, cell = match[0]
+    lead = ((row - 0x21) >> 1) + 0x81
+    trail = cell + (0x1F + (cell >= 0x60) if row & 1 else 0x7E)
+    return bytes((lead + 0x40 if lead > 0x9F else lead, trail))
+
+
 def decode_charset(raw: bytes, charset: str | None) -> str:
     """Text of bytes in a declared charset. An unknown or absent one is guessed; bad bytes become U+FFFD."""
     codec = codec_name(charset) if charset else None
@@ -164,7 +196,7 @@ def decode_charset(raw: bytes, charset: str | None) -> str:
     except (UnicodeDecodeError, ValueError):
         if codec == "utf-8":
             return guess_text(raw)
-        text = raw.decode(codec, "replace")
+        text = _windows_jis(raw) if codec.startswith("iso2022_jp") else raw.decode(codec, "replace")
     # UTF-7 is the one charset that can spell half of a surrogate pair, which is no character and cannot be stored.
     return _HALF_PAIR.sub("\ufffd", text) if codec == "utf-7" else text
 
