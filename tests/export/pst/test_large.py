@@ -5,6 +5,7 @@ The writer runs as a child, so that its memory is its own; the figures are print
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -12,8 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from mailkeep.export.pst import count
+from mailkeep.export.pst.ndb import FIRST_SECTION, PAGE, SECTION, map_pages
 from tests.export.pst import strangers
 from tests.export.pst.check import check
+from tests.export.pst.written import INBOX, begin, expected, messages
+from tests.messages import numbered
 
 ROOT = Path(__file__).resolve().parents[3]
 MEMORY_MAX_KIB = 300 << 10
@@ -61,11 +66,11 @@ print(round(written - began, 1), round(ended - written, 1), resource.getrusage(r
 """
 
 
-@pytest.mark.parametrize(("count", "size"), [(100_000, 0), (1_500, 2_000_000)])
-def test_all_readers_find_every_message(tmp_path: Path, count: int, size: int) -> None:
+@pytest.mark.parametrize(("number", "size"), [(100_000, 0), (1_500, 2_000_000)])
+def test_all_readers_find_every_message(tmp_path: Path, number: int, size: int) -> None:
     place = tmp_path / "large.pst"
     written = subprocess.run(
-        [sys.executable, "-c", WRITE, str(place), str(count), str(size)],
+        [sys.executable, "-c", WRITE, str(place), str(number), str(size)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
         capture_output=True,
@@ -75,20 +80,51 @@ def test_all_readers_find_every_message(tmp_path: Path, count: int, size: int) -
     assert written.returncode == 0, written.stderr
     writing_s, finish_s, memory_kib = map(float, written.stdout.split())
     megabytes = place.stat().st_size >> 20
-    print(f"\n{count} messages, {megabytes} MiB: {writing_s} s, finish {finish_s} s, {memory_kib / 1024:.0f} MiB")
+    print(f"\n{number} messages, {megabytes} MiB: {writing_s} s, finish {finish_s} s, {memory_kib / 1024:.0f} MiB")
     assert memory_kib < MEMORY_MAX_KIB
     if size:
         assert place.stat().st_size > 2 << 30
     checker = check(place)
     assert checker.errors == []
-    assert sum(checker.counts.values()) == count
+    assert sum(checker.counts.values()) == number
     for name, counted in {"pypff": _pypff, "pst-extractor": _extractor, "pypstreader": _pypstreader}.items():
         began = time.monotonic()
-        assert counted(place) == count, name
+        assert counted(place) == number, name
         print(f"{name}: {time.monotonic() - began:.0f} s")
     began = time.monotonic()
-    assert sum(strangers.by_readpst(place, tmp_path).values()) == count
+    assert sum(strangers.by_readpst(place, tmp_path).values()) == number
     print(f"readpst: {time.monotonic() - began:.0f} s")
+
+
+def test_beyond_twelve_gigabytes(tmp_path: Path) -> None:
+    """A file with a hole, all of which its maps call free: what lies behind is found, and each map is in its place."""
+    place = tmp_path / "a.pst"
+    mail = messages(INBOX, [numbered(number) for number in range(300)])
+    writer = begin(place, [INBOX])
+    writer.folder(INBOX)
+    writer.write(mail[:100])
+    state = json.loads(writer.checkpoint())
+    writer.abandon()
+    known = state["database"]
+    sections = (12 << 30) // SECTION
+    with place.with_name("a.pst.free").open("ab") as file:
+        for section in range(sections):
+            start = FIRST_SECTION + section * SECTION
+            begins = max(known["end"], start + PAGE * map_pages(section))
+            file.write(struct.pack("<QQ", begins, start + SECTION - begins))
+        known["free"] = file.tell()
+    known["end"] = FIRST_SECTION + sections * SECTION
+    os.truncate(place, known["end"])
+    writer = begin(place, [INBOX], json.dumps(state).encode())
+    writer.folder(INBOX)
+    writer.write(mail[100:])
+    writer.finish()
+    checker = check(place)
+    assert checker.errors == []
+    assert count(place) == 300
+    assert [one.subject for one in strangers.by_pypff(place)[1]] == [expected(message).subject for message in mail]
+    assert sum("subject" in line for line in strangers.by_pypstreader(place)) == 300
+    assert sum("subject" in line for line in strangers.by_extractor(place)) == 300
 
 
 def _pypff(place: Path) -> int:
