@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from mailkeep.export import demo, pst, pst_reader, tree
+from mailkeep.export import demo, mapi, msg, pst, pst_child, pst_reader, tree
+from mailkeep.export.importer import Importer
 from mailkeep.export.item import Bad, Item, Skipped
 from mailkeep.export.pst_reader import CannotRead, Contents, Fault, Mail
 from mailkeep.export.writer import Folder, Message, Options
 from mailkeep.mail.letter import letter_of
+from mailkeep.store.store import Store
 from tests import packages
 from tests.messages import numbered, ugly
 from tests.programs import ProgramMissing
@@ -283,6 +285,90 @@ def test_the_demo_account_comes_back(tmp_path: Path) -> None:
             assert getattr(again, name) == getattr(seen, name), name
         assert (again.text or "").strip() == (seen.text or "").strip()
         assert [(a.name, a.media_type) for a in again.attachments] == [(a.name, a.media_type) for a in seen.attachments]
+
+
+def test_what_was_read_is_written_the_same(tmp_path: Path) -> None:
+    """PST → mail → PST: every property, recipient and attachment, of the demo account and of ugly mail."""
+    mails = [b"".join(item.chunks) for item in demo.items()][::3] + [data for _, data in ugly()]
+    flags = ("\\Seen", "\\Flagged", "Work", "$Forwarded")
+    batch = [message(n + 1, data, *flags[: n % 5]) for n, data in enumerate(mails)]
+    first = write(tmp_path / "first.pst", {0: batch})
+    _, *found = read(first)
+    again = [
+        Message(batch[n].number, FOLDERS[0], batch[n].uid, mail.flags, mail.internaldate or 0, mail.data)
+        for n, mail in enumerate(found)
+        if isinstance(mail, Mail)
+    ]
+    second = write(tmp_path / "second.pst", {0: again})
+    assert len(found) == len(batch)
+    for one, other in zip(_items(first), _items(second), strict=True):
+        assert _shape(one) == _shape(other)
+
+
+def _items(path: Path) -> list[mapi.Item]:
+    store = pst_child.Store(str(path))
+    places, _, _ = store.folders()
+    return [store.item(place, index, SIZE_MAX)[0] for place in places for index in range(place.items)]
+
+
+# What the composed message has otherwise: the form of its body, and so its size.
+OF_THE_FORM = {mapi.TRANSPORT_MESSAGE_HEADERS, mapi.MESSAGE_SIZE, mapi.NATIVE_BODY, mapi.HTML}
+
+
+def _shape(item: mapi.Item) -> object:
+    properties = {tag: value for tag, value in item.properties.items() if tag not in OF_THE_FORM and value != ""}
+    if not item.properties.get(mapi.INTERNET_MESSAGE_ID):
+        properties.pop(mapi.CONVERSATION_INDEX, None)  # of white space in the subject
+        for tag in (mapi.SUBJECT, mapi.NORMALIZED_SUBJECT, mapi.CONVERSATION_TOPIC):
+            properties[tag] = " ".join(str(properties.get(tag, "")).split())
+    html = item.properties.get(mapi.HTML) or b""
+    assert isinstance(html, bytes)
+    attached = [
+        (
+            {tag: value for tag, value in one.properties.items() if tag != mapi.ATTACH_SIZE},
+            one.data,
+            _shape(one.item) if one.item is not None else None,
+        )
+        for one in item.attachments
+    ]
+    return properties, html.strip(), item.named, item.recipients, attached
+
+
+def test_msg_files_come_back(tmp_path: Path) -> None:
+    batch = [message(n + 1, data, "\\Seen", "Work") for n, (_, data) in enumerate(ugly())]
+    writer = msg.make(tmp_path / "out", Options(title="x", per="message", folders=FOLDERS), None)
+    writer.folder(FOLDERS[0])
+    written = writer.write(batch)
+    writer.finish()
+    walk = tree.Walk(Skipped(), SIZE_MAX, None)
+    for one, file in zip(batch, written, strict=True):
+        (found,) = tree.read(tmp_path / "out" / file.file, walk)
+        assert isinstance(found, Item), found
+        assert (found.flags, found.internaldate, found.mailboxes) == (one.flags, one.internaldate, ("",))
+        before, after = letter_of(one.data), letter_of(b"".join(found.chunks))
+        assert (before.text or "").strip() == (after.text or "").strip()
+        assert before.subject.split() == after.subject.split()
+        assert len(before.attachments) == len(after.attachments)
+    (tmp_path / "odd.msg").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600))
+    (bad,) = tree.read(tmp_path / "odd.msg", walk)
+    assert isinstance(bad, Bad)
+    (tmp_path / "tcl").mkdir()
+    (tmp_path / "tcl" / "de.msg").write_bytes(b"# a message catalogue of Tcl\n")
+    assert list(tree.read(tmp_path / "tcl", walk)) == []
+
+
+def test_nothing_is_imported_twice(small: Path, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "data")
+    try:
+        store.directory.add("anna")
+        for count, added in ((1, len(ugly()) + 3), (2, 0)):
+            summary = Importer(store, store.account("anna")).files([small])
+            assert (summary.added, summary.failed) == (added, 0), count
+        names = {box.name: box.messages for box in store.account("anna").mailboxes()}
+        assert names["INBOX"] == len(ugly())
+        assert (names["Sent"], names["Projects/A\\B"], names["Projects/Empty"]) == (1, 1, 0)
+    finally:
+        store.close()
 
 
 def _in_order(found: Iterable[Message | Mail]) -> list[Message | Mail]:

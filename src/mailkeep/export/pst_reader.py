@@ -135,7 +135,8 @@ class _Reader:
             "file": self.number,
             "skip": self.done,
             "size_max": self.size_max,
-            "memory_max": _MEMORY_MIN + 8 * self.size_max + size // 32,
+            # libpff keeps some 4 KB for each item, and there is an item in every 8 KB of a store of small mail.
+            "memory_max": _MEMORY_MIN + 8 * self.size_max + size // 2,
         }
         self.child = subprocess.Popen(
             [sys.executable, "-c", _CHILD, json.dumps(settings)],
