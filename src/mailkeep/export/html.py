@@ -119,6 +119,7 @@ class _HtmlWriter:
 
     @property
     def size(self) -> int:
+        # The index, which comes at the end, is about as large as the log of which it is made.
         return self._size_before + self._files.size + self._log.size
 
     def folder(self, folder: Folder) -> None:
