@@ -26,6 +26,7 @@ from mailkeep.mail.letter import Attachment, letter_of
 
 FILES: Final = " files"
 RAW: Final = "message.eml"
+WORTH_IT: Final = 8  # pages for a start of LibreOffice; for fewer, another is not worth its while
 _BESIDE = re.compile(r"\([0-9]+\)" + FILES)  # no folder of mail is named so: names.FolderNames
 _MAGIC: Final = {"docx": b"PK\x03\x04", "doc": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"}
 
@@ -116,11 +117,11 @@ class OfficeWriter:
             self._proved = True
 
     def _convert(self, pages: Sequence[str]) -> list[bytes | str]:
-        count = len(self._offices)
+        count = max(min(len(self._offices), len(pages) // WORTH_IT), 1)
         shares = [pages[number::count] for number in range(count)]
         results = list(
             self._threads.map(
-                lambda share: share[0].convert(share[1], self._target), zip(self._offices, shares, strict=True)
+                lambda share: share[0].convert(share[1], self._target), zip(self._offices, shares, strict=False)
             )
         )
         return [results[number % count][number // count] for number in range(len(pages))]
