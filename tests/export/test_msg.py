@@ -56,7 +56,8 @@ class Case:
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     """The corpus, our own ugly mail and the demo's as MSG files, written once."""
     place = tmp_path_factory.mktemp("msg")
-    mail = [*corpus(), *((f"demo {n}", b"".join(item.chunks)) for n, item in enumerate(demo.items()))]
+    mail = [*corpus(), ("forwarded-30", forwarded(30))]
+    mail += [(f"demo {number}", b"".join(item.chunks)) for number, item in enumerate(demo.items())]
     writer = msg.make(place, Options(folders=FOLDERS), None)
     made: list[Case] = []
     for index, folder in enumerate(FOLDERS[:2]):
@@ -76,6 +77,14 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     writer.finish()
     assert msg.count(place) == len(mail) and (place / "empty").is_dir()
     return made
+
+
+def forwarded(depth: int) -> bytes:
+    """A message in a message, deeper than items go: the innermost is a file."""
+    data = b"Subject: innermost\r\n\r\nx"
+    for level in range(depth):
+        data = b"Subject: level %d\r\nTo: a@example.org\r\nContent-Type: message/rfc822\r\n\r\n" % level + data
+    return data
 
 
 def readings(command: list[str], cases: list[Case], **environment: str) -> Iterator[tuple[Case, dict[str, Any]]]:
