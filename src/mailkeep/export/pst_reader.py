@@ -139,7 +139,7 @@ class _Reader:
             "memory_max": _MEMORY_MIN + 8 * self.size_max + size // 2,
         }
         self.child = subprocess.Popen(
-            [sys.executable, "-P", "-c", _CHILD, json.dumps(settings)]  # -P: nothing from the directory one is in,
+            [sys.executable, "-P", "-c", _CHILD, json.dumps(settings)],  # -P: nothing of the directory one is in
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
