@@ -304,9 +304,14 @@ def test_nothing_is_overwritten(store: Store, tmp_path: Path) -> None:
     for restart in (False, True):
         with pytest.raises(UsageError, match="no unfinished export"):
             run(store, wish(tmp_path / "strange", restart=restart))
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away" / "lock").touch()
+    (tmp_path / "link.partial").symlink_to(tmp_path / "away")
+    with pytest.raises(UsageError, match="no unfinished export"):
+        run(store, wish(tmp_path / "link", restart=True))
     with pytest.raises(UsageError, match="no such directory"):
         run(store, wish(tmp_path / "not" / "there"))
-    assert sorted(os.listdir(tmp_path)) == ["mail.zip", "out", "strange.partial"]
+    assert sorted(os.listdir(tmp_path)) == ["away", "link.partial", "mail.zip", "out", "strange.partial"]
     assert os.listdir(tmp_path / "strange.partial") == ["thesis.doc"]
 
 

@@ -47,7 +47,7 @@ SPLIT_MIN: Final = 1 << 20
 @click.command(short_help="Put mail into files of any format.")
 @click.argument("account", metavar="ACCOUNT")
 @click.argument("out", type=click.Path(path_type=Path), metavar="OUT")
-@click.option("--to", "name", required=True, metavar="FORMAT", help="eml, mbox, maildir, html, pdf, pst …: see below.")
+@click.option("--to", "name", required=True, metavar="FORMAT", help="One of the formats above.")
 @click.option("--per", type=click.Choice(["message", "folder", "all"]), help="What becomes one file.")
 @click.option("--into", metavar="FOLDER", help="Put the whole tree below this folder.")
 @click.option("--split", metavar="SIZE|year", help="Several outputs: of at most this size each, or one a year.")

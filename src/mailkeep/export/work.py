@@ -17,6 +17,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -228,7 +229,7 @@ def _enter(stack: ExitStack, work: Work) -> None:
             with contextlib.suppress(FileExistsError):
                 work.path.mkdir(mode=0o700)
             try:
-                if not lock.exists() and os.listdir(work.path):
+                if not _is_ours(work.path):
                     text = "is there and is no unfinished export; move it away, or give another name"
                     raise UsageError(f"{work.path} {text}")
                 descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -242,6 +243,13 @@ def _enter(stack: ExitStack, work: Work) -> None:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), lock.stat()):
                 return
+
+
+def _is_ours(path: Path) -> bool:
+    """Made by an export of this user: in /tmp it may be anybody's, and lead anywhere."""
+    facts = path.lstat()
+    own = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid()
+    return own and ((path / "lock").exists() or not os.listdir(path))
 
 
 def _check_absent(work: Work) -> None:
