@@ -246,9 +246,12 @@ def _enter(stack: ExitStack, work: Work) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Made by an export of this user: in /tmp it may be anybody's, and lead anywhere."""
+    """Made by an export of this user: in /tmp it may be anybody's, and lead anywhere.
+
+    Where all has one owner, whoever writes (FAT, some network shares), that is the owner of the directory around it.
+    """
     facts = path.lstat()
-    own = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid()
+    own = stat.S_ISDIR(facts.st_mode) and facts.st_uid in (os.geteuid(), path.parent.stat().st_uid)
     return own and ((path / "lock").exists() or not os.listdir(path))
 
 
