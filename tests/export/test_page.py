@@ -82,6 +82,16 @@ def test_what_is_written_is_escaped() -> None:
     assert seen(html).count(hostile) == 2
 
 
+def test_names_cannot_be_turned_around() -> None:
+    text = (
+        "From: =?utf-8?q?=E2=80=AEnnA?= <a@x.org>\nContent-Type: application/x; name*=utf-8''in-%E2%80%AEgpj.exe\n\nx"
+    )
+    html = made(text, show=Show(nothing, lambda _: "f"))
+    assert "\u202e" not in html
+    assert "<bdi>in-gpj.exe</bdi>" in html
+    assert "<bdi>nnA</bdi>" in html
+
+
 LINKS = [
     ("see https://x.org/a?b=1&c=2.", ["https://x.org/a?b=1&c=2"]),
     ("(https://x.org/a)", ["https://x.org/a"]),

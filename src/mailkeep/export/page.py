@@ -147,9 +147,13 @@ def _text(text: str) -> str:
     return markup.escape(_CONTROLS.sub("", text))
 
 
+# Marks that turn text around ("invoice\u202egpj.exe" would read "invoiceexe.jpg"): no name needs them.
+_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+
+
 def _isolated(text: str) -> str:
-    """Text of a stranger that must not change the direction of what stands beside it."""
-    return _text(text) if text.isascii() else f"<bdi>{_text(text)}</bdi>"
+    """A name by a stranger, which must not change the direction of what stands beside it, nor its own."""
+    return _text(text) if text.isascii() else f"<bdi>{_text(_TURNS.sub('', text))}</bdi>"
 
 
 def _direction(text: str) -> str:
@@ -447,7 +451,9 @@ def _office_text(text: str) -> str:
 
 def _linked(url: str | None, name: str) -> str:
     shown = _isolated(name)
-    return shown if url is None else f'<a href="{markup.escape(url)}" download="{_text(name)}">{shown}</a>'
+    return (
+        shown if url is None else f'<a href="{markup.escape(url)}" download="{_text(_TURNS.sub("", name))}">{shown}</a>'
+    )
 
 
 def _files(letter: Letter, show: Show, drawing: _Drawing) -> str:
@@ -470,6 +476,8 @@ def _about(letter: Letter, attachment: Attachment, show: Show) -> str:
 
 
 def _size(size: int) -> str:
+    if size == 1:
+        return "1 byte"
     amount = float(size)
     for unit in ("bytes", "KB", "MB"):
         if amount < 1000:
