@@ -18,12 +18,15 @@ def message_of(message: Any) -> dict[str, Any]:
     return {
         "class": message.classType,
         "subject": message.subject or "",
-        "sender": [message.getStringStream("__substg1.0_0C1A") or "", message.getStringStream("__substg1.0_5D01") or ""],
+        "sender": [
+            message.getStringStream("__substg1.0_0C1A") or "",
+            message.getStringStream("__substg1.0_5D01") or "",
+        ],
         "recipients": [[who.name, who.email, int(who.type)] for who in message.recipients],
         "display": [message.to or "", message.cc or "", message.bcc or ""],
         "sent": message.getPropertyVal("00390040").timestamp() if "00390040" in message.props else None,
         "arrived": message.getPropertyVal("0E060040").timestamp() if "0E060040" in message.props else None,
-        "text": (message.getStringStream("__substg1.0_1000")),
+        "text": message.getStringStream("__substg1.0_1000"),
         "html": None if (html := message.getStream("__substg1.0_10130102")) is None else html.decode("utf-8"),
         "headers": message.getStringStream("__substg1.0_007D"),
         "read": message.isRead,
@@ -32,9 +35,10 @@ def message_of(message: Any) -> dict[str, Any]:
         "importance": message.getPropertyVal("00170003"),
         "icon": message.getPropertyVal("10800003"),
         "categories": message.getNamedProp(*KEYWORDS) or [],
-        "attachments": [attachment_of(attachment) for attachment in message.rawAttachments]
-        if hasattr(message, "rawAttachments")
-        else [attachment_of(attachment) for attachment in message.attachments],
+        # A signed message would show what is inside its attachment instead.
+        "attachments": [
+            attachment_of(attachment) for attachment in getattr(message, "rawAttachments", None) or message.attachments
+        ],
     }
 
 
