@@ -27,7 +27,7 @@ _COMMON: Final = """
 .mk-pictures img { max-width: 100%; margin: .5em 0; display: block; }
 .mk-files ul { list-style: none; margin: 0; padding: 0; }
 .mk-files li { padding: .15em 0; overflow-wrap: anywhere; }
-.mk-size { white-space: nowrap; font-size: .9em; }
+.mk-size { font-size: .9em; }
 .mk-notes p { margin: .2em 0; font-size: .88em; }
 .mk-flag { border: 1px solid; border-radius: 1em; padding: 0 .6em; font-size: .85em; margin-inline-end: .4em; }
 """
