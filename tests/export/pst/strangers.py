@@ -17,7 +17,7 @@ from typing import Any
 from tests.packages import node_modules, pypstreader
 from tests.programs import find_program
 
-TIMEOUT_S = 300
+TIMEOUT_S = 1200  # for 100,000 messages on a machine that has much to do
 
 
 @dataclass

@@ -38,6 +38,7 @@ _INDEX_BYTES: Final = 18
 _BLOCK_ROOM: Final = 8000  # bytes of a block for strings, at the least
 # Folder, from where to where; messages, unread, blocks and filled of the folder after it
 _STRETCH: Final = struct.Struct("<IQQIIII")
+_CELL: Final = struct.Struct("<HI")  # of variable length, in the spool: where in the row, how long
 
 SEARCH_FOLDER_NID: Final = 0x2223
 CONTAINER_CLASS: Final = 0x3613001F
@@ -75,6 +76,12 @@ class Folder:
     @property
     def nid(self) -> int:
         return nid_of(FOLDER, self.index)
+
+    def extend(self, start: int, end: int) -> None:
+        """A stretch more; one that goes on where the last ended is one with it, or each checkpoint would leave one."""
+        if self.stretches and self.stretches[-1][1] == start:
+            start, _ = self.stretches.pop()
+        self.stretches.append((start, end))
 
 
 class Identity:
@@ -133,7 +140,7 @@ class Folders:
         for record in held.records(_STRETCH.size):
             index, start, end, *numbers = _STRETCH.unpack(record)
             folder = self.folders[index]
-            folder.stretches.append((start, end))
+            folder.extend(start, end)
             folder.messages, folder.unread, folder.blocks, folder.filled = numbers
 
     # --- the tree ----------------------------------------------------------------------------------------------------
@@ -176,10 +183,6 @@ class Folders:
 
     # --- what is in a folder -----------------------------------------------------------------------------------------
 
-    def nids_with_ids(self) -> list[int]:
-        """Folders whose rows have ids, in their order."""
-        return sorted(folder.nid for folder in self.folders.values() if folder.parent != ROOT)
-
     @property
     def current(self) -> Folder:
         """Where the next message goes."""
@@ -202,7 +205,7 @@ class Folders:
         row, variable = CONTENTS_COLUMNS.row(cells | identity.stamp(nid))
         parts = [bytes(row)]
         for offset, value in variable:
-            parts += [struct.pack("<HH", offset, len(value)), value]
+            parts += [_CELL.pack(offset, len(value)), value]
         record = b"".join(parts)
         folder = self.current
         folder.messages += 1
@@ -226,7 +229,7 @@ class Folders:
         start, self._start = self._start, self._rows.size
         folder = self._current
         if folder is not None and self._start > start:
-            folder.stretches.append((start, self._start))
+            folder.extend(start, self._start)
             numbers = folder.messages, folder.unread, folder.blocks, folder.filled
             self._held.add(_STRETCH.pack(folder.index, start, self._start, *numbers))
 
@@ -245,6 +248,10 @@ class Folders:
         for folder in sorted(self.folders.values(), key=lambda folder: folder.index):
             nodes += self._write_folder(database, identity, folder)
         return nodes
+
+    def nids_with_ids(self) -> list[int]:
+        """Folders whose rows have ids, in their order."""
+        return sorted(folder.nid for folder in self.folders.values() if folder.parent != ROOT)
 
     def _write_folder(self, database: Database, identity: Identity, folder: Folder) -> list[bytes]:
         node = write_properties(database, self._properties(folder))
@@ -275,9 +282,10 @@ class Folders:
                 variable = []
                 at = width
                 while at < len(record):
-                    offset, size = struct.unpack_from("<HH", record, at)
-                    variable.append((offset, record[at + 4 : at + 4 + size]))
-                    at += 4 + size
+                    offset, size = _CELL.unpack_from(record, at)
+                    at += _CELL.size
+                    variable.append((offset, record[at : at + size]))
+                    at += size
                 yield bytearray(record[:width]), variable
 
     def _properties(self, folder: Folder) -> dict[int, Encoded]:

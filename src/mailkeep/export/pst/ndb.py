@@ -13,7 +13,7 @@ written last.
 import os
 import struct
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -75,7 +75,7 @@ class Database:
         at = counters.get("end", FIRST_SECTION + PAGE * map_pages(0))
         if counters:
             # A run that was killed after its end has left a header, which would call the file whole.
-            self.patch({0: bytes(_HEADER)})
+            self.patch([(0, bytes(_HEADER))])
         self._file = Growing(place, at if counters else 0)
         if not counters:
             self._file.write(bytes(at))
@@ -139,14 +139,14 @@ class Database:
 
     def allot(self, size: int, align: int) -> int:
         """The offset of the next `size` bytes; the file is filled up to there, and the caller writes them now."""
-        at = self.end
-        gap = -at % align
-        if gap and at + gap + size <= self._section_end:
-            self.free.add(_FREE.pack(at, gap))
-            self._file.write(_ZEROS[:gap])
-            at += gap
-        elif at + gap + size > self._section_end:
+        gap = -self.end % align
+        if self.end + gap + size > self._section_end:
             at = self._next_section()
+        else:
+            at = self.end + gap
+            if gap:
+                self.free.add(_FREE.pack(self.end, gap))
+                self._file.write(_ZEROS[:gap])
         self.end = at + size
         return at
 
@@ -176,10 +176,10 @@ class Database:
         """Write what was allotted."""
         self._file.write(data)
 
-    def patch(self, pages: "Mapping[int, bytes] | Iterable[tuple[int, bytes]]") -> None:
+    def patch(self, pages: Iterable[tuple[int, bytes]]) -> None:
         """Write map pages or the header to their fixed places, and make durable all that is in the file."""
         with writing(self.place), self.place.open("r+b", buffering=0) as file:
-            for at, data in pages.items() if isinstance(pages, Mapping) else pages:
+            for at, data in pages:
                 os.pwrite(file.fileno(), data, at)
             os.fsync(file.fileno())
 

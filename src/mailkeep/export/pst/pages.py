@@ -4,6 +4,8 @@ Knows the list of blocks and of nodes, which are spooled in order, and what was 
 keeps one unfinished page for each level of a tree, so its memory does not grow with the file.
 """
 
+import heapq
+import itertools
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -30,8 +32,8 @@ _BODY: Final = 496
 _BBT, _NBT, _FMAP, _PMAP, _AMAP, _FPMAP, _DLIST = 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86
 _DLIST_AT: Final = 0x4200
 _NODE_WIDTH, _BLOCK_WIDTH, _BRANCH_WIDTH = 32, 24, 24
+_NODES, _BLOCKS, _BRANCHES = 15, 20, 20  # in a page
 _BRANCH: Final = struct.Struct("<QQQ")
-_BRANCHES: Final = 20
 _SLOTS: Final = _BODY * 8
 _SLOT: Final = 64
 _HEADER: Final = 564
@@ -99,29 +101,9 @@ def _tree(pages: _Pages, leaves: Iterable[bytes], kind: int, width: int) -> tupl
 
 def _node_leaves(database: Database, others: list[bytes]) -> Iterator[bytes]:
     """The nodes of messages, spooled in the order of their ids, with all others, a page at a time."""
-    others.sort(key=_key)
-    waiting = iter(others)
-    other = next(waiting, None)
-    leaf: list[bytes] = []
-    for node in database.nodes.records(_NODE_WIDTH):
-        while other is not None and _key(other) < _key(node):
-            leaf.append(other)
-            other = next(waiting, None)
-            if len(leaf) == 15:
-                yield b"".join(leaf)
-                leaf.clear()
-        leaf.append(node)
-        if len(leaf) == 15:
-            yield b"".join(leaf)
-            leaf.clear()
-    while other is not None:
-        leaf.append(other)
-        other = next(waiting, None)
-        if len(leaf) == 15:
-            yield b"".join(leaf)
-            leaf.clear()
-    if leaf:
-        yield b"".join(leaf)
+    nodes = heapq.merge(sorted(others, key=_key), database.nodes.records(_NODE_WIDTH), key=_key)
+    while leaf := b"".join(itertools.islice(nodes, _NODES)):
+        yield leaf
 
 
 def _key(node: bytes) -> int:
@@ -134,20 +116,20 @@ def close(database: Database, nodes: list[bytes], *, folder_index: int, unique: 
     """
     pages = _Pages(database)
     nbt = _tree(pages, _node_leaves(database, nodes), _NBT, _NODE_WIDTH)
-    # A leaf of the block B-tree is 20 entries as they lie in the spool.
-    bbt = _tree(pages, database.blocks.records(20 * _BLOCK_WIDTH), _BBT, _BLOCK_WIDTH)
+    # The entries of blocks lie in the spool as they stand in a page.
+    bbt = _tree(pages, database.blocks.records(_BLOCKS * _BLOCK_WIDTH), _BBT, _BLOCK_WIDTH)
     bid = pages.bid()
     size = database.fill_section()
     summary = _Summary()
     database.patch(_maps(database, size, summary))
-    database.patch({_DLIST_AT: _page(bytes(_BODY), _DLIST, at=_DLIST_AT, bid=bid)})
+    database.patch([(_DLIST_AT, _page(bytes(_BODY), _DLIST, at=_DLIST_AT, bid=bid))])
     header = _header(database, size=size, summary=summary, unique=unique, folder_index=folder_index)
     struct.pack_into("<Q", header, 32, pages.next_bid)
     struct.pack_into("<QQQQ", header, 216, *nbt, *bbt)
     struct.pack_into("<I", header, 524, crc(bytes(header[8:524])))
     struct.pack_into("<I", header, 4, crc(bytes(header[8:479])))
     # The header comes last, and after all else is on the disk: a file that has one is whole.
-    database.patch({0: bytes(header)})
+    database.patch([(0, bytes(header))])
 
 
 class _Summary:
