@@ -78,6 +78,13 @@ _FOOTER: Final = (
     '<span class="pageNumber"></span> / <span class="totalPages"></span></div>'
 )
 _INCH: Final = 25.4
+_PAPER: Final = (210.0, 297.0)  # mm
+_MARGIN: Final = 15.0
+_WIDTH: Final = 680  # of what is printed, in pixels of CSS: 180 mm
+# A mail must not draw over its own header, but it may be wide: it is measured, and shrunk.
+_SHEET: Final = ".mk-mail { overflow-x: visible !important; overflow-y: clip !important }"
+TURN: Final = 1.25  # times wider than the paper: then the paper lies on its side
+SCALE_MIN: Final = 0.2
 
 _log = Log("export")
 T = TypeVar("T")
@@ -203,6 +210,11 @@ class Browser:
         self._call(
             "Network.setBlockedURLs", {"urls": ["http:*", "https:*", "ws:*", "wss:*", "ftp:*", "file:*", "blob:*"]}
         )
+        self._call("Emulation.setEmulatedMedia", {"media": "print"})
+        self._call(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": _WIDTH, "height": 1000, "deviceScaleFactor": 1, "mobile": False},
+        )
         self._frame = self._call("Page.getFrameTree")["frameTree"]["frame"]["id"]
 
     def print(self, html: str, *, timeout_s: float) -> bytes:
@@ -210,7 +222,11 @@ class Browser:
         return self._timed(timeout_s, lambda: self._print(html))
 
     def _print(self, html: str) -> bytes:
+        html = html.replace("</head>", f"<style>{_SHEET}</style></head>", 1)
         self._call("Page.setDocumentContent", {"frameId": self._frame, "html": html}, until="Page.loadEventFired")
+        wide: float = self._call("Page.getLayoutMetrics")["cssContentSize"]["width"] / _WIDTH
+        width, height = _PAPER if wide < TURN else (_PAPER[1], _PAPER[0])
+        room = (width - 2 * _MARGIN) / (_PAPER[0] - 2 * _MARGIN)
         printed = self._call(
             "Page.printToPDF",
             {
@@ -218,12 +234,13 @@ class Browser:
                 "displayHeaderFooter": True,
                 "headerTemplate": "<span></span>",
                 "footerTemplate": _FOOTER,
-                "paperWidth": 210 / _INCH,
-                "paperHeight": 297 / _INCH,
-                "marginTop": 15 / _INCH,
-                "marginBottom": 18 / _INCH,
-                "marginLeft": 15 / _INCH,
-                "marginRight": 15 / _INCH,
+                "paperWidth": width / _INCH,
+                "paperHeight": height / _INCH,
+                "marginTop": _MARGIN / _INCH,
+                "marginBottom": _MARGIN * 1.2 / _INCH,
+                "marginLeft": _MARGIN / _INCH,
+                "marginRight": _MARGIN / _INCH,
+                "scale": max(min(room / wide, 1.0), SCALE_MIN),
                 "generateTaggedPDF": True,
             },
         )

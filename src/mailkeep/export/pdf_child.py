@@ -43,7 +43,8 @@ CPU_PER_MIB_S: Final = 30
 MEMORY_MAX: Final = 2 << 30
 STACK: Final = 128 << 20  # nested tables and quotes are recursion, in WeasyPrint
 DEPTH: Final = 20_000
-WIDER_MAX: Final = 5.0  # beyond, what is too wide is cut off: nobody could read it
+TURN: Final = 1.25  # times wider than the paper: then the paper lies on its side
+SCALE_MAX: Final = 5.0  # beyond, what is too wide is cut off: nobody could read it
 
 _PAPER_MM: Final = (210.0, 297.0)
 _MARGIN_MM: Final = 15.0
@@ -51,6 +52,7 @@ _MARGIN_MM: Final = 15.0
 _SHEET: Final = """
 @page {{ size: {width}mm {height}mm; margin: {margin}mm; margin-bottom: {bottom}mm;
   @bottom-right {{ content: counter(page) " / " counter(pages); font: {font}pt sans-serif; color: #666 }} }}
+.mk-message > header, .mk-files, .mk-notes {{ font-size: {size}em !important }}
 * {{ bookmark-level: none !important; overflow-wrap: break-word !important }}
 """
 CHILD: Final = "from mailkeep.export.pdf_child import main; main()"
@@ -197,7 +199,7 @@ class Printer:
         document = self._lay_out(html, pictures)
         _describe(document, letter)
         out = io.BytesIO()
-        document.write_pdf(out, zoom=_PAPER_MM[0] * 96 / 25.4 / document.pages[0].width, pdf_tags=not request.names)
+        document.write_pdf(out, zoom=_zoom(document), pdf_tags=not request.names)
         prefix = f"({message.uid}) " if request.names else ""
         return embed(out.getvalue(), enclosed, prefix=prefix) if enclosed else out.getvalue()
 
@@ -208,13 +210,18 @@ class Printer:
         _cut_long_text(source.etree_element)
         render = partial(source.render, font_config=self._fonts, presentational_hints=True)
         document = render(stylesheets=[self._sheet])
-        wider = min(_overflow(document), WIDER_MAX)
+        wider = _overflow(document)
         return render(stylesheets=[self._sheet_of(wider)]) if wider > 1.01 else document
 
-    def _sheet_of(self, scale: float) -> "weasyprint.CSS":
-        width, height = (side * scale for side in _PAPER_MM)
+    def _sheet_of(self, wider: float) -> "weasyprint.CSS":
+        """The paper for what is so many times wider than it; what we say ourselves stays as large as it is."""
+        width, height = _PAPER_MM if wider < TURN else reversed(_PAPER_MM)
+        scale = (_PAPER_MM[0] - 2 * _MARGIN_MM) * wider / (width - 2 * _MARGIN_MM) if wider > 1 else 1.0
+        scale = max(min(scale, SCALE_MAX), 1.0)
         margin = _MARGIN_MM * scale
-        text = _SHEET.format(width=width, height=height, margin=margin, bottom=margin * 1.2, font=8 * scale)
+        text = _SHEET.format(
+            width=width * scale, height=height * scale, margin=margin, bottom=margin * 1.2, font=8 * scale, size=scale
+        )
         return self._weasyprint.CSS(string=text)
 
 
@@ -247,7 +254,7 @@ class _Pictures:
 
 # Each line looks at all of its text that is left, up to the next place to break: 40,000 letters without one were 17 s.
 _ENDLESS: Final = re.compile("[!-~\u00a0-\u024f]{200,}")
-_STEP: Final = 80
+_STEP: Final = 40  # the widest letters of a heading fill a line with it
 _CHUNK: Final = re.compile(".{1,1000}(?<=[ \n\u200b])|.{1,1000}", re.DOTALL)
 _LONG: Final = 2000
 
@@ -322,6 +329,13 @@ def _overflow(document: "weasyprint.Document") -> float:
                 boxes.extend(box.children)
         widest = max(widest, (right - left) / width)
     return widest
+
+
+def _zoom(document: "weasyprint.Document") -> float:
+    """What makes paper of the document's sheets again."""
+    sheet = document.pages[0]
+    side: float = min(sheet.width, sheet.height)
+    return _PAPER_MM[0] * 96 / 25.4 / side
 
 
 def _is_mail(box: Any) -> bool:
