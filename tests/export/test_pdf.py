@@ -7,7 +7,10 @@ import select
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
@@ -16,7 +19,7 @@ import pikepdf
 import pytest
 
 from mailkeep.errors import ToolMissing
-from mailkeep.export import chromium, pdf, pdf_file, pdf_pool
+from mailkeep.export import chromium, pdf, pdf_child, pdf_file, pdf_pool
 from mailkeep.export.demo import picture
 from mailkeep.export.killable import Child, Lost
 from mailkeep.export.pdf import PdfWriter
@@ -455,6 +458,25 @@ def test_a_killed_child_is_lost_and_replaced(fonts: None) -> None:
         assert next(engine.print(messages([numbered(3)]), names=False)).note is None
     finally:
         engine.close()
+    assert engine._children[0]._process is None
+
+
+def test_an_abandoned_export_waits_for_nobody(fonts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pdf_child, "CHILD", Wrong.CODE)
+    engine = WeasyPrint(processes=1)
+    bad = messages([mail("bad", "HANG\n")] * 3)
+
+    def ask() -> None:
+        with suppress(CancelledError):  # those that had not begun
+            list(engine.print(bad, names=False))
+
+    printing = threading.Thread(target=ask)
+    printing.start()
+    while engine._children[0]._process is None:
+        pass
+    engine.close()
+    printing.join(timeout=60)
+    assert not printing.is_alive()
     assert engine._children[0]._process is None
 
 

@@ -56,9 +56,12 @@ class Child:
         self._code = code
         self._process: subprocess.Popen[bytes] | None = None
         self._late = False
+        self._stopped = False
 
     def ask(self, request: bytes, *, timeout_s: float) -> bytes:
         """Its answer. Raises Lost; ToolMissing when it says that it can never work here."""
+        if self._stopped:
+            raise Lost("the export was stopped")
         if self._process is None:
             self._start()
         return self._exchange(request, timeout_s)
@@ -115,8 +118,9 @@ class Child:
             return "the program that lays it out crashed or ran out of memory"
         return "the program that lays it out ended"
 
-    def kill(self) -> None:
-        """End what it does; the thread that waits for it is told `Lost`. Any thread may call."""
+    def stop(self) -> None:
+        """End it for good: who waits for it, and who asks after this, is told `Lost`. Any thread may call."""
+        self._stopped = True
         process = self._process
         if process is not None:
             process.kill()

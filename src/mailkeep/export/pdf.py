@@ -27,7 +27,7 @@ from mailkeep.export.pdf_file import Part
 from mailkeep.export.writer import Folder, Message, Options, Written
 from mailkeep.log import Log
 
-MESSAGES_MAX: Final = 2000  # in a folder's file
+MESSAGES_MAX: Final = 1000  # in a folder's file; its joining holds 150 KB of memory for each
 BYTES_MAX: Final = 1 << 30
 GROUPS_MAX: Final = 250  # joined at once: each is an open file
 

@@ -60,7 +60,7 @@ class WeasyPrint:
     def close(self) -> None:
         """Harmless when nothing was started."""
         for child in self._children:
-            child.kill()
+            child.stop()
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
         for child in self._children:
