@@ -92,7 +92,8 @@ class Stage:
         if code == 2 and "is there already" in said:  # it was killed when it had only to clear up
             code = 0
         else:
-            facts = json.loads(said.partition("\nmailkeep:")[0].splitlines()[-1])
+            (result,) = [line for line in said.splitlines() if line.startswith('{"event": "done"')]
+            facts = json.loads(result)
             assert facts["complete"] and facts["listed"] == facts["exported"] == facts["counted"] == 33, told
         assert code == 0, f"{told}: {said}"
         assert look(self.place) == expected, told
