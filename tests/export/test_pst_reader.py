@@ -211,6 +211,23 @@ def test_in_a_zip(small: Path, tmp_path: Path) -> None:
     assert places(tmp_path / "a.zip")["Old/Inbox"] == len(ugly())
 
 
+@pytest.mark.parametrize(
+    ("pages", "codec"),
+    [
+        ((1251, 0x0409, 65001), "cp1251"),
+        ((0, 0x0419, 20866), "cp1251"),
+        ((0, 0x0411, 50220), "cp932"),
+        ((0, 0x0404, 0), "cp950"),
+        ((0, 0x0804, 0), "gb18030"),
+        ((0, 0x0407, 28592), "iso8859-2"),
+        ((0, 0, 0), "cp1252"),
+        ((99999, 0, 1200), "cp1252"),
+    ],
+)
+def test_the_charset_of_old_strings(pages: tuple[int, int, int], codec: str) -> None:
+    assert mapi.string_codec(*pages) == codec
+
+
 # --- by strangers ----------------------------------------------------------------------------------------------------
 
 

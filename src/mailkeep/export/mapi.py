@@ -316,6 +316,30 @@ def codec_of(codepage: Value | None) -> str | None:
         return None
 
 
+# Codepages of Windows by the low ten bits of a locale, its language ([MS-LCID]); 1252 are all others.
+_BY_LANGUAGE: Final = {
+    0x01: 1256, 0x02: 1251, 0x05: 1250, 0x08: 1253, 0x0D: 1255, 0x0E: 1250, 0x11: 932, 0x12: 949, 0x15: 1250,
+    0x18: 1250, 0x19: 1251, 0x1A: 1250, 0x1B: 1250, 0x1C: 1250, 0x1E: 874, 0x1F: 1254, 0x20: 1256, 0x22: 1251,
+    0x23: 1251, 0x24: 1250, 0x25: 1257, 0x26: 1257, 0x27: 1257, 0x29: 1256, 0x2A: 1258, 0x2F: 1251,
+}  # fmt: skip
+_TRADITIONAL_CHINESE: Final = (0x0404, 0x0C04, 0x1404)
+
+
+def string_codec(codepage: Value | None, locale: Value | None, internet: Value | None) -> str:
+    """The codec of a message's 8-bit strings, by its MESSAGE_CODEPAGE, else by the language of who wrote it, else by
+    INTERNET_CODEPAGE, which is that of the body on its way."""
+    codec = codec_of(codepage) if codepage else None
+    if codec is None and isinstance(locale, int) and locale:
+        language = locale & 0x3FF
+        if language == 0x04:
+            codec = "cp950" if locale in _TRADITIONAL_CHINESE else "gb18030"
+        elif language in _BY_LANGUAGE:
+            codec = f"cp{_BY_LANGUAGE[language]}"
+    if codec is None:
+        codec = codec_of(internet) if internet else None
+    return "cp1252" if codec is None or codec.startswith("utf-16") else codec
+
+
 # --- addresses -------------------------------------------------------------------------------------------------------
 
 # A one-off entry id ([MS-OXCDATA] section 2.2.5.1): flags, provider, version, then name, type and address.

@@ -338,18 +338,20 @@ def _item(message: Any, names: Names, budget: _Budget, depth: int) -> Item:
         budget.problems.append(f"its attachments cannot be read: {_short(error)}")
         count = 0
     for index in range(count):
-        item.attachments.append(_attached(message, index, names, budget, depth))
+        item.attachments.append(_attached(message, index, (names, codec), budget, depth=depth))
     return item
 
 
 def _codec(message: Any) -> str:
-    """The charset of 8-bit text in this item."""
-    try:
-        entry = message.get_record_set(0).get_entry_by_type(mapi.MESSAGE_CODEPAGE >> 16, 3, 0)
-        number = int.from_bytes(entry.get_data()[:4], "little") if entry is not None else 0
-    except (OSError, IndexError, TypeError, AttributeError, ValueError):
+    """The codec of 8-bit text in this item."""
+    pages: list[int] = []
+    for tag in (mapi.MESSAGE_CODEPAGE, mapi.MESSAGE_LOCALE, mapi.INTERNET_CODEPAGE):
         number = 0
-    return {0: "cp1252", 65001: "utf-8", 20127: "cp1252"}.get(number, f"cp{number}")
+        with suppress(OSError, IndexError, TypeError, AttributeError, ValueError):
+            entry = message.get_record_set(0).get_entry_by_type(tag >> 16, mapi.INTEGER32, 0)
+            number = int.from_bytes(entry.get_data()[:4], "little") if entry is not None else 0
+        pages.append(number)
+    return mapi.string_codec(*pages)
 
 
 def _read_recipients(message: Any, item: Item, codec: str) -> None:
@@ -361,11 +363,12 @@ def _read_recipients(message: Any, item: Item, codec: str) -> None:
         item.recipients.append({tag: value for tag, value in row.items() if isinstance(tag, int)})
 
 
-def _attached(message: Any, index: int, names: Names, budget: _Budget, depth: int) -> Attached:
+def _attached(message: Any, index: int, known: tuple[Names, str], budget: _Budget, *, depth: int) -> Attached:
+    names, codec = known
     made = Attached()
     try:
         attachment = message.get_attachment(index)
-        for tag, value in _values(attachment, names, "cp1252", without=(mapi.ATTACH_DATA >> 16,)):
+        for tag, value in _values(attachment, names, codec, without=(mapi.ATTACH_DATA >> 16,)):
             if not isinstance(tag, Named):
                 made.properties[tag] = value
         if made.properties.get(mapi.ATTACH_METHOD) == mapi.EMBEDDED_MESSAGE:
@@ -374,7 +377,8 @@ def _attached(message: Any, index: int, names: Names, budget: _Budget, depth: in
         else:
             size = int(attachment.get_size() or 0)
             budget.take(size)
-            made.data = _data(attachment, size)
+            if size or made.properties.get(mapi.ATTACH_METHOD) in (None, 0, mapi.BY_VALUE):
+                made.data = _data(attachment, size)
     except OSError as error:
         budget.problems.append(f"attachment {index + 1}: {_short(error)}")
     return made
@@ -409,7 +413,6 @@ def _embedded(attachment: Any) -> Any:
 
 def _data(attachment: Any, size: int) -> bytes | None:
     if size == 0:
-        # Nothing, or nothing there: what is stored elsewhere has no data at all.
         return b""
     taken = bytearray()
     attachment.seek_offset(0, 0)
