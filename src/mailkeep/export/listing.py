@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from mailkeep.export.files import Growing
+from mailkeep.export.files import Growing, writing
 from mailkeep.export.writer import Folder
 from mailkeep.mail.query import Query
 from mailkeep.mail.selection import Selection
@@ -192,10 +192,11 @@ class _Spools:
                 whole.write(RECORD.pack(number, 0))
             for label in sorted(self._sizes):
                 spool = self._path.with_name(f"{self._path.name}.{label}")
-                with spool.open("rb") as file:
-                    while chunk := file.read(1 << 20):
-                        whole.write(chunk)
-                spool.unlink()
+                with writing(spool):
+                    with spool.open("rb") as file:
+                        while chunk := file.read(1 << 20):
+                            whole.write(chunk)
+                    spool.unlink()
                 sections.append(Section(label, whole.size // RECORD.size))
             whole.sync()
         finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from mailkeep.errors import UsageError
-from mailkeep.export.files import Growing, sync_folder
+from mailkeep.export.files import Growing, sync_folder, writing
 
 _LOCAL: Final = struct.Struct("<4s5H3I2H")  # 4.3.7
 _CENTRAL: Final = struct.Struct("<4s6H3I5H2I")  # 4.3.12
@@ -118,7 +118,7 @@ class Zip:
         """Append the directory; the archive is complete and durable. Raises CannotWrite."""
         self._directory.flush()
         start, length, count = self._archive.size, self._directory.size, self.entries
-        with self._directory.path.open("rb") as file:
+        with writing(self._directory.path), self._directory.path.open("rb") as file:
             while chunk := file.read(_COPY):
                 self._archive.write(chunk)
         if count >= _MAX16 or start + length >= _MAX32:
