@@ -39,7 +39,6 @@ _SHORT: Final = (
     mapi.CONVERSATION_TOPIC,
     mapi.NORMALIZED_SUBJECT,
 )
-_DEPTH_MAX: Final = 24
 # Columns of a folder's list where a text may be there and be empty; elsewhere an empty one is not there.
 EMPTY_ALLOWED: Final = frozenset((mapi.SUBJECT, mapi.REPRESENTING_NAME, mapi.CONVERSATION_TOPIC))
 # What Outlook's repair tool asks of every message.
@@ -52,20 +51,19 @@ _REQUIRED: Final[dict[int, mapi.Value]] = {
 _NO_TIME: Final = mapi.filetime(0)
 
 
-def write_message(
-    database: Database, names: Names, item: mapi.Item, *, depth: int = 0
-) -> tuple[Node, dict[int, Encoded]]:
-    """Write all of a message; returns its node and its properties as they were stored, MESSAGE_SIZE among them."""
+def write_message(database: Database, names: Names, item: mapi.Item) -> tuple[Node, dict[int, Encoded]]:
+    """Write all of a message; returns its node and its properties as they were stored, MESSAGE_SIZE among them.
+
+    Messages that are embedded are written the same way; how deep they go, whoever made the item has bounded.
+    """
     subnodes: list[tuple[int, int, int]] = []
     recipients = write_table(database, RECIPIENTS, _recipients(item))
     subnodes.append((RECIPIENTS_NODE, recipients.data, recipients.subnodes))
     below = recipients.size
     rows: list[dict[int, Encoded]] = []
     for number, attached in enumerate(item.attachments):
-        if attached.item is not None and depth >= _DEPTH_MAX:
-            continue
         nid = database.subnode_nid(ATTACHMENT)
-        node, row = _attachment(database, names, attached, number=number, depth=depth)
+        node, row = _attachment(database, names, attached, number=number)
         row |= {ROW_ID: nid, ROW_VERSION: number + 1}
         rows.append(row)
         subnodes.append((nid, node.data, node.subnodes))
@@ -90,9 +88,8 @@ def _properties(names: Names, item: mapi.Item, *, has_attachments: bool) -> dict
         if tag in raw:
             raw[tag] = mapi.cut(str(raw[tag]))
     raw[mapi.SUBJECT] = _subject(str(raw[mapi.SUBJECT]), raw.get(mapi.SUBJECT_PREFIX))
-    raw[mapi.MESSAGE_FLAGS] = int(raw[mapi.MESSAGE_FLAGS]) & ~mapi.FLAG_HAS_ATTACHMENTS | (  # type: ignore[arg-type]
-        mapi.FLAG_HAS_ATTACHMENTS if has_attachments else 0
-    )
+    flags = mapi.number_of(raw, mapi.MESSAGE_FLAGS) & ~mapi.FLAG_HAS_ATTACHMENTS
+    raw[mapi.MESSAGE_FLAGS] = flags | (mapi.FLAG_HAS_ATTACHMENTS if has_attachments else 0)
     created = raw.get(mapi.DELIVERY_TIME) or raw.get(mapi.CLIENT_SUBMIT_TIME) or _NO_TIME
     raw.setdefault(mapi.CREATION_TIME, created)
     raw.setdefault(mapi.LAST_MODIFICATION_TIME, created)
@@ -130,7 +127,7 @@ def _recipients(item: mapi.Item) -> list[dict[int, Encoded]]:
 
 
 def _attachment(
-    database: Database, names: Names, attached: mapi.Attached, *, number: int, depth: int
+    database: Database, names: Names, attached: mapi.Attached, *, number: int
 ) -> tuple[Node, dict[int, Encoded]]:
     """Write an attachment; returns its node and the cells of its row."""
     values = encode(attached.properties)
@@ -142,7 +139,7 @@ def _attachment(
         values.setdefault(mapi.ATTACH_METHOD, mapi.BY_VALUE)
         values[mapi.ATTACH_DATA] = attached.data or b""
     else:
-        node, _ = write_message(database, names, attached.item, depth=depth + 1)
+        node, _ = write_message(database, names, attached.item)
         nid = database.message_nid()
         subnodes.append((nid, node.data, node.subnodes))
         below = inside = node.size
