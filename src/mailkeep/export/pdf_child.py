@@ -11,6 +11,7 @@ pictures is named before one with letters. Pages that are wider than the paper a
 sheet that is then shrunk to the paper.
 """
 
+import gc
 import io
 import logging
 import os
@@ -30,6 +31,7 @@ import msgspec
 
 from mailkeep.export.killable import OUT_OF_MEMORY, read_frame, write_frame
 from mailkeep.export.page import Show, page, problem_page
+from mailkeep.export.page_style import PRINT
 from mailkeep.export.pdf_file import Enclosed, embed
 from mailkeep.export.writer import Message
 from mailkeep.mail.letter import Attachment, Letter, letter_of
@@ -53,6 +55,7 @@ _SHEET: Final = """
 @page {{ size: {width}mm {height}mm; margin: {margin}mm; margin-bottom: {bottom}mm;
   @bottom-right {{ content: counter(page) " / " counter(pages); font: {font}pt sans-serif; color: #666 }} }}
 .mk-message > header, .mk-files, .mk-notes {{ font-size: {size}em !important }}
+.mk-mail img[width] {{ height: auto !important }}
 * {{ bookmark-level: none !important; overflow-wrap: break-word !important }}
 """
 CHILD: Final = "from mailkeep.export.pdf_child import main; main()"
@@ -165,6 +168,11 @@ class Printer:
         self._weasyprint = weasyprint
         self._fonts = FontConfiguration()
         self._sheet = self._sheet_of(1.0)
+        self._looks = weasyprint.CSS(string=PRINT)
+        # What is here now stays; what comes is cut into messages by ourselves, and most of it is not garbage.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
 
     def answer(self, request: Request) -> Answer:
         """The PDF of a message, or why there is none. Raises MemoryError."""
@@ -206,12 +214,14 @@ class Printer:
     def _lay_out(self, html: str, pictures: "_Pictures") -> "weasyprint.Document":
         fetcher = self._weasyprint.urls.URLFetcher(allowed_protocols=["data"])
         fetcher.fetch = pictures.fetch
+        # The sheet of all pages is parsed once. As the user's, not the author's, it comes before what attributes say.
+        html = html.replace(f"<style>{PRINT}</style>", "", 1)
         source = self._weasyprint.HTML(string=html, url_fetcher=fetcher)
         _cut_long_text(source.etree_element)
         render = partial(source.render, font_config=self._fonts, presentational_hints=True)
-        document = render(stylesheets=[self._sheet])
+        document = render(stylesheets=[self._looks, self._sheet])
         wider = _overflow(document)
-        return render(stylesheets=[self._sheet_of(wider)]) if wider > 1.01 else document
+        return render(stylesheets=[self._looks, self._sheet_of(wider)]) if wider > 1.01 else document
 
     def _sheet_of(self, wider: float) -> "weasyprint.CSS":
         """The paper for what is so many times wider than it; what we say ourselves stays as large as it is."""
