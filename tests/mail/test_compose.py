@@ -72,6 +72,7 @@ def test_any_name_and_address_come_back(people: list[tuple[str, str]]) -> None:
 def test_who_has_no_address_is_a_group() -> None:
     value = compose.address_list([("Somebody Else", ""), ("", ""), ("X", "x@example.org")])
     assert value == b"Somebody Else:;, X <x@example.org>"
+    assert compose.address_list([("", "Größe"), ("X", 'ä b"@example.org')]) == b"=?utf-8?b?R3LDtsOfZQ==?=:;, X:;"
     (first, second) = letter_of(b"To: " + value + b"\r\n\r\n").to
     assert (first.name, first.address) == ("Somebody Else", "")
     assert second.address == "x@example.org"

@@ -221,6 +221,8 @@ def address_list(people: Iterable[tuple[str, str]], column: int = 0) -> bytes:
 
 
 def _mailbox_words(name: str, address: str) -> list[str]:
+    if not address.isascii() and not _DOT_ATOM.fullmatch(address.rpartition("@")[0]):
+        name, address = name or address, ""  # not one that RFC 6532 lets stand in a header
     if not address or len(address) > _ADDRESS_MAX:
         return [*_phrase(name)[:-1], f"{_phrase(name)[-1]}:;"] if name else []
     written = address_spec(address)
