@@ -250,6 +250,15 @@ def test_the_checker_finds_damage(tmp_path: Path, rng: random.Random) -> None:
         assert check(damaged).errors, f"a bit at {at:#x}"
 
 
+@pytest.mark.parametrize("number", [0, 1, 28, 29, 64, 65, 200])
+def test_count_wherever_the_rows_are(tmp_path: Path, number: int) -> None:
+    """In the first block of the heap, in a later one (28 rows fit into an item, their texts do not), in a subnode."""
+    place = tmp_path / "a.pst"
+    write(place, {INBOX: messages(INBOX, [numbered(n, subject=f"{n} " + "x" * 100) for n in range(number)])})
+    assert check(place).errors == []
+    assert count(place) == number
+
+
 def test_count_notices_what_is_not_there(tmp_path: Path) -> None:
     place = tmp_path / "a.pst"
     write(place, {INBOX: messages(INBOX, [numbered(number) for number in range(700)]), SENT: []})
