@@ -6,7 +6,7 @@ talked into opening (a socket, a program) is refused by an audit hook. Limits: C
 all. `Child` of `export.killable` is the other end.
 
 The hard idea is what a page costs. WeasyPrint's time goes into parsing the same style sheet again, looking fonts up
-again and embedding whole fonts, so the sheet and the font configuration are kept, fonts are subset, and no font with
+again and embedding whole fonts, so the sheets and the font configuration are kept, fonts are subset, and no font with
 pictures is named before one with letters. Pages that are wider than the paper are laid out a second time, on a larger
 sheet that is then shrunk to the paper.
 """
@@ -169,7 +169,7 @@ class Printer:
         self._fonts = FontConfiguration()
         self._sheet = self._sheet_of(1.0)
         self._looks = weasyprint.CSS(string=PRINT)
-        # What is here now stays; what comes is cut into messages by ourselves, and most of it is not garbage.
+        # What is here now stays for good; the rest is looked through seldom, as most of it lives as long as its page.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
