@@ -277,6 +277,7 @@ class Export:
             if not self._section(session, reader.batches(state.position, section.stop, number=state.done + 1), job):
                 self.report.stopped = STOPPED
                 return
+            self.progress.report(what="completing it")  # an index, tables: of a large export some minutes
             session.close_part(section_ends=True)
         session.end()
 
