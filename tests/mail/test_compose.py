@@ -2,6 +2,7 @@
 
 import email
 import email.policy
+import email.utils
 import re
 
 import pytest
@@ -133,7 +134,7 @@ def test_any_file_name_comes_back(name: str) -> None:
     check_form(data)
     assert [found.name for found in letter_of(data).attachments] == [name]
     _, part = python_reads(data).iter_parts()
-    assert part.get_filename() == name
+    assert part.get_filename() in (name, email.utils.unquote(name))  # which it takes off once too often
 
 
 def test_parts_are_nested_as_mail_programs_do() -> None:
