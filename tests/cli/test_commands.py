@@ -336,6 +336,25 @@ def test_doctor(keep: Keep, tmp_path: Path) -> None:
     assert "did you mean workers" in keep("doctor", "--config", file, code=1)
 
 
+def test_doctor_tells_what_formats_of_exports_need(keep: Keep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    doors = tmp_path / "good.toml"
+    doors.write_text('listen.imap = "127.0.0.1:0"\n')
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setattr("mailkeep.cli.doctor.PDF_LIBRARIES", ("libnobody-has-this.so.9",))
+    facts = keep.facts("doctor", "--config", doors)
+    absent = {each["about"]: each["remedy"] for each in facts["findings"] if each["state"] == "absent"}
+    assert "libpango" in absent["export to pdf"] and "libreoffice-writer" in absent["export to docx and doc"], absent
+    assert "chromium" in absent["export to pdf with --engine chromium"] and "fonts" not in absent, absent
+    assert facts["healthy"] is True, "who exports no pages needs none of it"
+    lists = programs / "fc-list"  # of a machine that has an Arabic font only
+    lists.write_text("#!/bin/sh\ncase $1 in :charset=639) echo Font;; esac\n")
+    lists.chmod(0o755)
+    told = keep("doctor", "--config", doors)
+    assert "apt-get install fonts-noto-cjk fonts-noto-color-emoji\n" in told, told
+
+
 def test_doctor_finds_who_sits_on_a_port(keep: Keep, tmp_path: Path) -> None:
     import socket
 

@@ -1,7 +1,8 @@
 """`mailkeep doctor`: looks at everything that a server needs, and says what is wrong and how to mend it.
 
 Each check is a function from the configuration to findings; it changes nothing, and one that fails does not stop the
-next. A finding is `ok`, `warning` (works, but should be looked at) or `wrong` (does not work, or will lose mail).
+next. A finding is `ok`, `absent` (nothing is wrong; some formats of exports need it), `warning` (works, but should be
+looked at) or `wrong` (does not work, or will lose mail).
 """
 
 import os
@@ -19,7 +20,7 @@ import click
 
 from mailkeep.cli.output import OK, SOME_FAILED, Call, common, human_size, remedy_of
 from mailkeep.config import Address, Config
-from mailkeep.errors import ConfigError, MailkeepError
+from mailkeep.errors import ConfigError, MailkeepError, ToolMissing
 
 FREE_LOW: Final = 1 << 30
 FREE_WRONG: Final = 100 << 20
@@ -29,10 +30,15 @@ EXPIRY_WARN_S: Final = 14 * 86400
 # Locks and memory maps of SQLite's write-ahead log are not kept by these between machines.
 NETWORK_FILE_SYSTEMS: Final = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "afs", "ceph", "glusterfs", "9p")
 
+# What the engines of exports load or show, each with what to install when it is not there.
+PDF_LIBRARIES: Final = ("libpango-1.0.so.0", "libpangoft2-1.0.so.0", "libharfbuzz-subset.so.0")
+PDF_LETTERS: Final = "ع漢😀"  # a writing for each package of fonts
+FC_LIST_S: Final = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    state: str  # ok, warning, wrong
+    state: str  # ok, absent, warning, wrong
     about: str
     text: str
     remedy: str = ""
@@ -69,13 +75,14 @@ def doctor(call: Call) -> int:
             lambda: certificate(settled),
             lambda: sockets(settled),
         ]
+    checks.append(exports)
     for check in checks:
         findings += list(check())
     wrong = sum(finding.state == "wrong" for finding in findings)
     for finding in findings:
-        mark = {"ok": "ok     ", "warning": "warning", "wrong": "WRONG  "}[finding.state]
+        mark = {"ok": "ok     ", "absent": "absent ", "warning": "warning", "wrong": "WRONG  "}[finding.state]
         line = f"{mark}  {finding.about}: {finding.text}" + (f"\n         → {finding.remedy}" if finding.remedy else "")
-        if finding.state == "ok":
+        if finding.state in ("ok", "absent"):
             out.say(line)
         elif not out.json:
             click.echo(line, err=out.quiet)
@@ -106,6 +113,64 @@ def descriptors() -> Iterator[Finding]:
         )
     else:
         yield _ok("open files", f"up to {'any number' if hard == resource.RLIM_INFINITY else hard}")
+
+
+def exports() -> Iterator[Finding]:
+    """What some formats of exports need besides Mailkeep. No program of them is started: that would take seconds."""
+    from mailkeep.export import chromium, pdf_child, soffice
+
+    missing = [name for name in PDF_LIBRARIES if not _loads(name)]
+    yield _tool("export to pdf", "WeasyPrint, with Pango", pdf_child.MISSING if missing else "")
+    for about, find in (
+        ("export to pdf with --engine chromium", chromium.find),
+        ("export to docx and doc", soffice.find),
+    ):
+        try:
+            yield _tool(about, find())
+        except ToolMissing as error:
+            yield _tool(about, "", error.text)
+    yield from _fonts()
+
+
+def _tool(about: str, found: str, missing: str = "") -> Finding:
+    """`missing`: an engine's own words, "what needs what: how to install it"."""
+    text, _, remedy = missing.partition(": ")
+    return Finding("absent", about, text, remedy) if missing else _ok(about, found)
+
+
+def _loads(library: str) -> bool:
+    import ctypes
+
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _fonts() -> Iterator[Finding]:
+    """Whether pages can show Arabic, Chinese and emoji; nothing where fontconfig's program is not there to ask."""
+    import shutil
+    import subprocess
+
+    from mailkeep.export.pdf_pool import fonts_for
+
+    program = shutil.which("fc-list")
+    if program is None:
+        return
+    lacking = ""
+    for letter in PDF_LETTERS:
+        asked = [program, f":charset={ord(letter):x}", "family"]
+        try:
+            told = subprocess.run(asked, capture_output=True, timeout=FC_LIST_S, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return
+        lacking += "" if told.stdout.strip() else letter
+    if lacking:
+        text = f"none for some writings ({' '.join(lacking)}): they show as boxes in pdf, docx and doc"
+        yield Finding("absent", "fonts", text, f"apt-get install {' '.join(fonts_for(lacking))}")
+    else:
+        yield _ok("fonts", "Arabic, Chinese and emoji too")
 
 
 def directory(config: Config) -> Iterator[Finding]:
