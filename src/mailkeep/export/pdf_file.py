@@ -11,13 +11,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, cast
 
 from mailkeep.export.names import Names
 from mailkeep.mail.letter import Letter
 
 if TYPE_CHECKING:
     import pikepdf
+    from _typeshed import ReadableBuffer
 
 # RFC 6838, section 4.2: restricted-name
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
@@ -117,7 +118,32 @@ def join(parts: Sequence[Part], out: BinaryIO, *, title: str = "") -> None:
         whole.Root.PageMode = pikepdf.Name.UseOutlines
         if title:
             whole.docinfo["/Title"] = title
-        whole.save(out, deterministic_id=True, object_stream_mode=pikepdf.ObjectStreamMode.generate)
+        held = _Held(out)
+        whole.save(cast(BinaryIO, held), deterministic_id=True, object_stream_mode=pikepdf.ObjectStreamMode.generate)
+    if held.error is not None:
+        raise held.error
+
+
+class _Held(io.RawIOBase):
+    """What pikepdf writes to. An error of the disk is held back: meeting qpdf's own cleaning up, it ended the process."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        if self.error is None:
+            try:
+                return self._out.write(data)
+            except OSError as error:
+                self.error = error
+        return memoryview(data).nbytes
 
 
 def _marks(document: "pikepdf.Pdf") -> list[tuple[str, int]]:
