@@ -346,3 +346,18 @@ def test_styles_never_leave_their_place(text: str) -> None:
     styles = Styles(OURS.get, scope="s")
     assert "<" not in styles.sheet(text)
     assert_harmless(f'<style>{styles.sheet(text)}</style><p style="{markup.escape(styles.attribute(text))}">x</p>')
+
+
+def test_what_word_writes_for_itself_counts_for_nothing() -> None:
+    """Word's head has hundreds of elements without an end, in a comment that only Word reads."""
+    styles = '<w:LsdException Locked="false" Name="Normal"/>' * 400
+    head = f"<!--[if gte mso 9]><xml><w:LatentStyles>{styles}</w:LatentStyles></xml><![endif]-->"
+    style = "<style><!-- p.MsoNormal { color: #123456 } --></style>"
+    revealed = "<!--[if !mso]><!--><b>for the others</b><!--<![endif]-->"
+    safe = sanitise(f"{head}{style}{revealed}<p class=MsoNormal>Body</p>", resolve=lambda _: None)
+    assert not safe.as_text
+    assert "<b>for the others</b>" in safe.html and "#123456" in safe.html and "LsdException" not in safe.html
+
+
+def test_conditional_comments_without_an_end_take_linear_time() -> None:
+    assert "Body" in sanitise("<p>Body</p>" + "<!--[if" * 300_000, resolve=lambda _: None).html

@@ -125,7 +125,7 @@ def join(parts: Sequence[Part], out: BinaryIO, *, title: str = "") -> None:
 
 
 class _Held(io.RawIOBase):
-    """What pikepdf writes to. Errors of the disk are held back: meeting qpdf's own cleaning up, one ended the process."""
+    """What pikepdf writes to. An error of the disk is held back: where it met qpdf's cleaning up, it ended us."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out

@@ -56,9 +56,25 @@ _TAG_HEAD = re.compile(r"</?[a-zA-Z][^\t\n\f\r />]*")
 _ATTRIBUTES = re.compile(_ATTRIBUTE)
 
 
+# What Word writes for itself alone: comments to all others, with hundreds of elements that are never closed in them.
+_FOR_WORD = re.compile(r"<!--\[if\b", re.IGNORECASE)
+_COMMENT_END = re.compile(r"--!?>")
+
+
 def tame(markup: str) -> str:
-    """The markup without surplus attributes. What it means is otherwise the same. Linear time."""
+    """The markup without surplus attributes and without Word's comments. What it means is the same. Linear time."""
+    markup = _without_comments(markup)
     return markup if len(markup) <= _SMALL else _TAG.sub(_tamed, markup)
+
+
+def _without_comments(markup: str) -> str:
+    """Leave out conditional comments, as all readers but Word do; other comments may be the text of a style sheet."""
+    pieces: list[str] = []
+    at = 0
+    while (begin := _FOR_WORD.search(markup, at)) and (end := _COMMENT_END.search(markup, begin.end())):
+        pieces.append(markup[at : begin.start()])
+        at = end.end()
+    return "".join([*pieces, markup[at:]]) if pieces else markup
 
 
 def _tamed(match: re.Match[str]) -> str:
