@@ -187,12 +187,22 @@ def test_split_by_size(store: Store, tmp_path: Path) -> None:
     limit = sum(map(len, MAIL)) // 4
     report = run(store, wish(tmp_path / "out", split=limit))
     assert report.complete and 4 <= len(report.parts) <= 6
+    assert [Path(path).name for path, _, _ in report.parts] == [str(n + 1) for n in range(len(report.parts))]
     for path, count, _ in report.parts:
         mails = list(Path(path).rglob("*.eml"))
         assert len(mails) == count and sum(file.stat().st_size for file in mails) <= limit
     assert sum(count for _, count, _ in report.parts) == 60
     alone = run(store, wish(tmp_path / "alone", split=1))
     assert alone.complete and len(alone.parts) == 60, "a message that is too large has one to itself"
+
+
+def test_a_part_is_as_large_as_asked_whatever_the_format_makes_of_a_message(store: Store, tmp_path: Path) -> None:
+    limit = sum(map(len, MAIL))
+    report = run(store, wish(tmp_path / "out", to="msg", split=limit))
+    assert report.complete and len(report.parts) > 2
+    for path, _, _ in report.parts:
+        sizes = [file.stat().st_size for file in Path(path).rglob("*.msg")]
+        assert sum(sizes) - max(sizes) <= limit
 
 
 def test_a_file_that_is_split_becomes_several_beside_each_other(store: Store, tmp_path: Path) -> None:

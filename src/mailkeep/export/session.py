@@ -17,6 +17,7 @@ from mailkeep.export.work import Part, Work
 from mailkeep.export.writer import Message, Options, Writer, Written
 
 _NO_FOLDER: Final = -1
+_GROWTH: Final = 8  # times its own size that a small message takes in some formats
 
 
 class WriterFailed(Exception):
@@ -92,7 +93,7 @@ class Session:
             if not count:
                 self.position = reads[0].position
                 self.close_part(section_ends=False)
-                self.open(str(int(self._label) + 1))
+                self.open(self._label)  # closing gave it the next number
                 self._enter(source)
                 continue
             self._give(source, reads[:count])
@@ -104,13 +105,12 @@ class Session:
             self._folder = source
 
     def _fitting(self, reads: Sequence[Read], size_max: int) -> int:
-        """How many go into the present part: one at least, if it is empty."""
+        """How many go into the present part next: one at least, if it is empty. What they become there nobody knows
+        before they are written, so towards the end they are given one by one."""
         room = size_max - self._open_writer.size
-        for count, read in enumerate(reads):
-            if read.size > room and (count or self._part_messages):
-                return count
-            room -= read.size
-        return len(reads)
+        if sum(read.size for read in reads) * _GROWTH < room:
+            return len(reads)
+        return 1 if reads[0].size <= room or not self._part_messages else 0
 
     def _give(self, source: int, reads: Sequence[Read]) -> None:
         messages = [read.message for read in reads if read.message is not None]
