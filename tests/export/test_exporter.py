@@ -196,7 +196,10 @@ def test_split_by_size(store: Store, tmp_path: Path) -> None:
     assert alone.complete and len(alone.parts) == 60, "a message that is too large has one to itself"
 
 
-def test_a_part_is_as_large_as_asked_whatever_the_format_makes_of_a_message(store: Store, tmp_path: Path) -> None:
+def test_a_part_is_as_large_as_asked_whatever_the_format_makes_of_a_message(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "BATCH_MESSAGES", 64)
     limit = sum(map(len, MAIL))
     report = run(store, wish(tmp_path / "out", to="msg", split=limit))
     assert report.complete and len(report.parts) > 2
