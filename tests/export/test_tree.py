@@ -207,6 +207,16 @@ def test_other_files_are_counted_not_imported(tmp_path: Path) -> None:
     assert sum(skipped.counts.values()) == 4
 
 
+@pytest.mark.parametrize("name", ["نامه\u200cها", "👩\u200d👧", "会議\u3000資料", "a\u00a0b", "\U0001fae8"])
+def test_folders_keep_their_names_in_their_script(tmp_path: Path, name: str) -> None:
+    assert [item[0] for item in walk(write(tmp_path / "tree", {f"{name}/1.eml": MAIL}))] == [name]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\u202eb", "a\x1bb", "a\u2028b"])
+def test_what_no_mailbox_can_be_called_becomes_a_line(tmp_path: Path, name: str) -> None:
+    assert [item[0] for item in walk(write(tmp_path / "tree", {f"{name}/1.eml": MAIL}))] == ["a_b"]
+
+
 def test_a_file_that_was_named_and_is_no_mail_is_told(tmp_path: Path) -> None:
     write(tmp_path, {"photo.jpg": b"\xff\xd8\xff"})
     ((box, reason, _),) = walk(tmp_path / "photo.jpg")

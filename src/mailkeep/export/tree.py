@@ -544,8 +544,12 @@ def mailbox_of(place: Place) -> str:
     return "/".join(map(_level, place))
 
 
+# Controls, ends of lines and what turns the text that follows around.
+_UNNAMEABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
 def _level(name: str) -> str:
-    """A folder's name as one level of a mailbox name."""
-    text = "".join(c if c.isprintable() else "_" for c in os.fsencode(name).decode("utf-8", "replace"))
+    """A folder's name as one level of a mailbox name. Joiners of letters and wide spaces stay: they are of the name."""
+    text = _UNNAMEABLE.sub("_", os.fsencode(name).decode("utf-8", "replace"))
     short = text.replace("/", "_").strip().encode()[:LEVEL_MAX].decode("utf-8", "ignore")
     return short or "_"
