@@ -193,3 +193,31 @@ def test_parts_have_an_end() -> None:
         part = Multi("mixed", (part,))
     with pytest.raises(ValueError, match="nested"):
         compose.message([], part)
+
+
+def test_a_look_at_lines_takes_linear_time() -> None:
+    line = b"y" * 990 + b"\r\n"
+    data = line * (8 << 10)
+    inside = data
+    # A search that looks at each byte as often as its line is long would take a minute.
+    for _ in range(20):
+        inside = compose.message((), Leaf("message/rfc822", inside))
+    assert inside.endswith(data)
+    assert b"Transfer-Encoding" not in inside
+
+
+@pytest.mark.parametrize(
+    ("raw", "seven"),
+    [
+        (b"y" * 995 + b"\r\n", True),
+        (b"y" * 996 + b"\r\n", False),
+        (b"a\r\n" + b"y" * 997, False),
+        (b"a\r\n" + b"y" * 996, True),
+        (b"a\r\nb\n", False),
+        (b"a\rb\r\n", False),
+        (b"\n\r", False),
+    ],
+)
+def test_what_goes_as_it_is_has_lines_that_everybody_takes(raw: bytes, seven: bool) -> None:
+    written = compose.message((), Leaf("text/plain", raw))
+    assert (b"Content-Transfer-Encoding" not in written) is seven

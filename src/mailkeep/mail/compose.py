@@ -360,18 +360,32 @@ def _encoding(part: Leaf) -> tuple[tuple[tuple[str, str], ...], bytes, str]:
     return parameters, base64_lines(raw), "base64"
 
 
-_LONG_LINE: Final = re.compile(rb"[^\n]{997}")
-_ODD_LINE_END: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _UNSAFE: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
 
 def _is_seven_bit(raw: bytes) -> bool:
     """Whether ASCII text comes through as it is: no long line, no odd line end, no control character."""
-    return not (_ODD_LINE_END.search(raw) or _LONG_LINE.search(raw) or _UNSAFE.search(raw))
+    return not (_has_odd_line_end(raw) or _has_long_line(raw) or _UNSAFE.search(raw))
+
+
+def _has_odd_line_end(raw: bytes) -> bool:
+    """Whether there is a CR or LF without the other."""
+    return not raw.count(b"\r\n") == raw.count(b"\r") == raw.count(b"\n")
+
+
+def _has_long_line(raw: bytes) -> bool:
+    """Whether a line has more than 996 bytes, its CR among them. In linear time, however lines lie."""
+    at = 0
+    while at + LINE_MAX - 1 <= len(raw):
+        end = raw.rfind(b"\n", at, at + LINE_MAX - 1)
+        if end < 0:
+            return True
+        at = end + 1
+    return False
 
 
 def _identity(raw: bytes) -> str:
-    if b"\0" in raw or _ODD_LINE_END.search(raw) or _LONG_LINE.search(raw):
+    if b"\0" in raw or _has_odd_line_end(raw) or _has_long_line(raw):
         return "binary"
     return "7bit" if raw.isascii() else "8bit"
 
@@ -384,7 +398,7 @@ def base64_lines(raw: bytes) -> bytes:
 
 def quoted_printable(raw: bytes) -> bytes:
     """Text with CRLF line ends as quoted-printable, exact to the byte: a lone CR or LF is encoded (RFC 2045, 6.7)."""
-    if _ODD_LINE_END.search(raw):
+    if _has_odd_line_end(raw):
         lines = raw.split(b"\r\n")
         return b"\r\n".join(binascii.b2a_qp(line, istext=False).replace(b"=\n", b"=\r\n") for line in lines)
     coded = binascii.b2a_qp(raw, istext=True)
