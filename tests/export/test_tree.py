@@ -207,6 +207,12 @@ def test_other_files_are_counted_not_imported(tmp_path: Path) -> None:
     assert sum(skipped.counts.values()) == 4
 
 
+def test_a_file_mbox_holds_the_messages_of_its_folder(tmp_path: Path) -> None:
+    """As `readpst -r` writes them; at the top, mutt's ~/mbox."""
+    write(tmp_path, {"mbox": BOX, "Work/mbox": BOX, "Work/Clients/mbox": BOX})
+    assert sorted(item[0] for item in walk(tmp_path)) == ["", "Work", "Work/Clients"]
+
+
 @pytest.mark.parametrize("name", ["نامه\u200cها", "👩\u200d👧", "会議\u3000資料", "a\u00a0b", "\U0001fae8"])
 def test_folders_keep_their_names_in_their_script(tmp_path: Path, name: str) -> None:
     assert [item[0] for item in walk(write(tmp_path / "tree", {f"{name}/1.eml": MAIL}))] == [name]

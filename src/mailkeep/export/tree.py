@@ -7,6 +7,7 @@ the rules are, first match wins:
     folder `X.mbox`                       Apple Mail: mailbox X; .emlx files at any depth, or one file `mbox`
     folder `X.sbd`                        Thunderbird: what is in it lies below mailbox X
     any other folder X                    mailbox X, nested
+    file `mbox`                           an mbox of its folder's messages, as readpst -r writes it
     file `*.mbox`, or begins with From_   an mbox; its name (without .mbox) is the mailbox
     file `*.eml`, or a number (MH)        one message, in the mailbox of its folder
     file `*.emlx`                         one message with flags
@@ -351,7 +352,7 @@ def _apple(node: Node, place: Place, source: str, walk: Walk) -> Found:
 def _file(file: Entry, place: Place, source: str, walk: Walk, *, named: bool = False) -> Found:
     """One file by its name, or by how it begins. `named`: the user pointed at it, so it is not passed over."""
     lower = file.name.lower()
-    stem, _, suffix = file.name.rpartition(".")
+    stem = file.name.rpartition(".")[0]
     if lower.endswith((".eml", ".rfc822", ".mime")):
         yield from _message(file, place, source, walk)
     elif lower.endswith(".emlx"):
@@ -368,12 +369,16 @@ def _file(file: Entry, place: Place, source: str, walk: Walk, *, named: bool = F
         if head.startswith(b"PK\x03\x04"):
             yield from _zip(file, place, source, walk)
         elif head.startswith(outlook.PST_MAGIC) or lower.endswith((".pst", ".ost")):
-            inside = place if named else (*place, stem if suffix.lower() in ("pst", "ost") else file.name)
+            inside = place if named else (*place, stem if lower.endswith((".pst", ".ost")) else file.name)
             yield from _pst(file, inside, source, walk)
         elif head.startswith(outlook.MSG_MAGIC) and (lower.endswith(".msg") or named):
             yield from _msg(file, place, source, walk)
         elif mbox.is_mbox(head) or lower.endswith((".mbox", ".mbx")):
-            inside = place if named else (*place, stem if suffix.lower() in ("mbox", "mbx") else file.name)
+            inside = (
+                place
+                if named or lower == "mbox"
+                else (*place, stem if lower.endswith((".mbox", ".mbx")) else file.name)
+            )
             if not head and inside:
                 walk.empty.append(inside)
             yield from _mbox(file, inside, source, walk)
