@@ -202,7 +202,7 @@ def test_sheets_are_bound_to_the_mail() -> None:
     u + .body .x { display: none } p::before { content: "x"; color: green } @charset "x"; @page { margin: 0 }"""
     html = sanitise(f"<style>{sheet}</style><p id=top>x<a href='#top'>up</a>", resolve=OURS.get, scope="mk-mail-7").html
     for rule in (
-        ".mk-mail-7 .mk-body,.mk-mail-7{margin:0}",
+        ".mk-mail-7 .mk-body{margin:0}",
         ".mk-mail-7 .intro > a:hover,.mk-mail-7 #mk-mail-7-top td{color:red !important}",
         ".mk-mail-7 *{color:blue}",
         "@media only screen and (max-width: 600px){.mk-mail-7 .w{width:100% !important}}",
@@ -361,3 +361,33 @@ def test_what_word_writes_for_itself_counts_for_nothing() -> None:
 
 def test_conditional_comments_without_an_end_take_linear_time() -> None:
     assert "Body" in sanitise("<p>Body</p>" + "<!--[if" * 300_000, resolve=lambda _: None).html
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "html{overflow:visible !important}",
+        ":root{display:contents}",
+        "html{outline:900px solid red;box-shadow:0 0 0 900px red}",
+        "p,html{overflow:visible;margin:0 -9px}",
+        "html{quotes:'a;color:red}*{display:none';position:fixed;float:left}",
+        "@media all{html{overflow:visible}}",
+    ],
+)
+def test_a_mail_cannot_leave_the_box_that_it_is_shown_in(rule: str) -> None:
+    """Or it would paint over the header above it, and say who it is from."""
+    made = sanitise(f"<style>{rule}</style><p>x", resolve=lambda _: None).html
+    for found in re.findall(r"\.mk-mail\{([^}]*)\}", made):
+        assert not re.search(r"(?:^|;)(?:overflow|display|outline|box-shadow|margin|float)", found), made
+
+
+def test_the_whole_mail_keeps_its_looks() -> None:
+    style = "html,p{background:#eee;color:red;overflow:hidden;font:12px 'A;b'}"
+    made = sanitise(f"<style>{style}</style><p>x", resolve=lambda _: None).html
+    assert '.mk-mail{background:#eee;color:red;font:12px "A;b"}' in made
+    assert '.mk-mail p{background:#eee;color:red;overflow:hidden;font:12px "A;b"}' in made
+
+
+@pytest.mark.parametrize("selector", ["~ *", "+ div", "> p", "~ .mk-files, + *"])
+def test_a_selector_reaches_nothing_beside_the_mail(selector: str) -> None:
+    assert "<style>" not in sanitise(f"<style>{selector}{{color:red}}</style><p>x", resolve=lambda _: None).html

@@ -59,7 +59,7 @@ a { color: var(--link); }
 @media (max-width: 40rem) { .mk-message { margin: 0; border: 0; border-radius: 0; }
   .mk-message > header, .mk-part { padding: .9rem; } .mk-embedded > .mk-part { margin: 0 .5rem .8rem; } }
 @media print { body { background: none; } .mk-message { border: 0; max-width: none; margin: 0; }
-  .mk-top { display: none; } .mk-mail { overflow: visible; } }
+  .mk-top { display: none; } .mk-mail { overflow-x: visible; overflow-y: clip; } }
 """
     + _COMMON
 )

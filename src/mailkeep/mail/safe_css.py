@@ -9,7 +9,7 @@ element that the mail is shown in, and what it says of `body` is meant for that 
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
@@ -39,6 +39,10 @@ PROPERTIES = re.compile(
     r"|grid(?:-(?:area|template(?:-(?:areas|columns|rows))?|auto-(?:columns|flow|rows)|column|row)(?:-(?:start|end|gap))?)?"
     r"|(?:page-)?break-(?:before|after|inside)|orphans|widows",
     re.IGNORECASE | re.ASCII,
+)
+# What a mail may say of the element that it is shown in: that one keeps the mail from painting over the page around it.
+_LOOK = re.compile(
+    r"(?:background|border|color|direction|font|letter-spacing|line-height|padding|text|white-space|word)[\w-]*"
 )
 _FUNCTIONS: Final = frozenset((
     "rgb", "rgba", "hsl", "hsla", "hwb", "lab", "lch", "oklab", "oklch", "color-mix", "calc", "min", "max", "clamp",
@@ -146,14 +150,22 @@ class Styles:
             if self.rules > _RULES_MAX:
                 break
             if rule.type == "qualified-rule":
-                if (selectors := _scoped(rule.prelude, self.scope)) and (body := self.block(rule.content)):
-                    kept.append(f"{selectors}{{{body}}}")
+                kept += self.bound(rule)
             elif rule.type == "at-rule":
                 kept.append(self.at_rule(rule, depth))
         return "\n".join([piece for piece in kept if piece])
 
-    def block(self, content: _Nodes) -> str:
-        return self.declarations(tinycss2.parse_blocks_contents(content, skip_comments=True, skip_whitespace=True))
+    def bound(self, rule: Any) -> Iterator[str]:
+        """A rule for what it selects in the mail, and one for the element that the mail is shown in."""
+        selectors = _scoped(rule.prelude, self.scope)
+        whole = f".{self.scope}"
+        inner = ",".join([selector for selector in selectors if selector != whole])
+        nodes = tinycss2.parse_blocks_contents(rule.content, skip_comments=True, skip_whitespace=True)
+        if inner and (body := self.declarations(nodes)):
+            yield f"{inner}{{{body}}}"
+        looks = [node for node in nodes if node.type == "declaration" and _LOOK.fullmatch(node.lower_name)]
+        if whole in selectors and (body := self.declarations(looks)):
+            yield f"{whole}{{{body}}}"
 
     def at_rule(self, rule: Any, depth: int) -> str:
         if rule.lower_at_keyword in ("import", "font-face"):
@@ -232,7 +244,7 @@ def _media_query(prelude: _Nodes) -> str | None:
     return "".join(out).strip()
 
 
-def _scoped(prelude: list[Any], scope: str) -> str:
+def _scoped(prelude: list[Any], scope: str) -> list[str]:
     """The selectors of a rule, each bound to the scope; those that cannot be are left out."""
     groups: list[list[Any]] = [[]]
     for node in prelude:
@@ -240,7 +252,7 @@ def _scoped(prelude: list[Any], scope: str) -> str:
             groups.append([])
         else:
             groups[-1].append(node)
-    return ",".join([bound for group in groups if (bound := _bound(group, scope)) is not None])
+    return [bound for group in groups if (bound := _bound(group, scope)) is not None]
 
 
 def _bound(nodes: list[Any], scope: str) -> str | None:
@@ -248,7 +260,7 @@ def _bound(nodes: list[Any], scope: str) -> str | None:
     while nodes and nodes[0].type in ("whitespace", "comment"):
         nodes = nodes[1:]
     written = _selector(nodes, scope)
-    if not written:
+    if not written or written[0] in ">+~":  # what stands beside the scope is not the mail's
         return None
     # html → the scope, body → what stands for it; ":root" as html
     match = re.match(r"(?i)(?:(?:html|:root)(?![\w-])([^\s>+~]*)\s*>?\s*)?(?:body(?![\w-])([^\s>+~]*))?", written)
