@@ -328,6 +328,22 @@ def test_nothing_is_overwritten(store: Store, tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "strange.partial") == ["thesis.doc"]
 
 
+def test_work_of_another_user_is_not_taken_up(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is root, and exports into somebody's home, must not be led away by what lies there ready."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make what is another's")
+    for place in (tmp_path / "home", tmp_path / "home" / "out.partial"):
+        place.mkdir()
+        os.chown(place, 12345, 12345)
+    (tmp_path / "home" / "out.partial" / "lock").touch()
+    with pytest.raises(UsageError, match="no unfinished export"):
+        run(store, wish(tmp_path / "home" / "out", restart=True))
+    assert os.listdir(tmp_path / "home" / "out.partial") == ["lock"]
+    # Where all files have one owner that is no sign of another's work.
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert run(store, wish(tmp_path / "out")).complete
+
+
 @pytest.mark.parametrize("per", ["message", "all"])
 def test_a_name_that_is_taken_meanwhile_stays_anothers(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per: str

@@ -18,6 +18,7 @@ import fcntl
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -246,13 +247,25 @@ def _enter(stack: ExitStack, work: Work) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Made by an export of this user: in /tmp it may be anybody's, and lead anywhere.
+    """Made by an export of this user: elsewhere than at home it may be anybody's, and lead anywhere.
 
-    Where all has one owner, whoever writes (FAT, some network shares), that is the owner of the directory around it.
+    Some file systems give all files one owner, whoever makes them (FAT, some network shares): then it is that one.
     """
     facts = path.lstat()
-    own = stat.S_ISDIR(facts.st_mode) and facts.st_uid in (os.geteuid(), path.parent.stat().st_uid)
-    return own and ((path / "lock").exists() or not os.listdir(path))
+    if not stat.S_ISDIR(facts.st_mode) or (facts.st_uid != os.geteuid() and facts.st_uid != _owner_given(path)):
+        return False
+    return (path / "lock").exists() or not os.listdir(path)
+
+
+def _owner_given(path: Path) -> int:
+    """Whose a file is that this process makes in a directory; -1 where it may make none."""
+    try:
+        with tempfile.TemporaryFile(dir=path) as file:
+            return os.fstat(file.fileno()).st_uid
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return -1
 
 
 def _check_absent(work: Work) -> None:
