@@ -14,6 +14,7 @@ the rules are, first match wins:
     file `*.pst`, `*.ost`                 Outlook's store: its folders, below a mailbox of its name (without .pst)
     file `*.msg`                          one message of Outlook's
     file `*.zip`                          its contents, in place
+    file `manifest.jsonl`                 what our own export says of the .eml files beside and below it
     anything else                         passed over, and counted
 
 A file or folder that is named on the command line does not give its own name to a mailbox: what is in it goes where the
@@ -43,6 +44,7 @@ from typing import IO, Final, Protocol
 from mailkeep.errors import UsageError
 from mailkeep.export import emlx, maildir, mbox, outlook
 from mailkeep.export.item import Bad, Item, Skipped, header_block, slices
+from mailkeep.export.recorded import Recorded, recorded
 from mailkeep.mail.dates import header_date, plausible
 from mailkeep.mail.mailbox_name import LEVEL_MAX
 
@@ -53,6 +55,7 @@ DEPTH_MAX: Final = 100
 _COPY: Final = 1 << 20
 _MEMORY_MAX: Final = 8 << 20  # an unpacked file that is larger goes to disk
 _HEAD: Final = 4096
+MANIFEST: Final = "manifest.jsonl"
 
 _FIELD_LINE = re.compile(rb"(?:[!-9;-~]{1,200}[ \t]*:|From |>From )")
 # Indexes and settings of mail programs; never mail, so not worth a word to the user either.
@@ -234,6 +237,8 @@ class Walk:
     empty: list[Place] = field(default_factory=list)  # mailboxes that have no message
     zips: int = 0  # how many archives we are in
     allowance: Allowance | None = None
+    recorded: Recorded | None = None  # what an export of our own says of the files here
+    top: Place = ()  # the mailbox that its folders are below
 
 
 Found = Iterator[Item | Bad]
@@ -265,6 +270,7 @@ def _folder(node: Node, place: Place, source: str, walk: Walk) -> Found:
     if len(place) > DEPTH_MAX:
         yield Bad(source, "folders are nested too deep")
         return
+    walk = _with_manifest(files, place, source, walk)
     is_maildir = any(folder.name in ("cur", "new") for folder in folders)
     if is_maildir:
         yield from _maildir(folders, files, place, source, walk)
@@ -285,6 +291,15 @@ def _folder(node: Node, place: Place, source: str, walk: Walk) -> Found:
             yield from _folder(folder, (*place, folder.name.removesuffix(".sbd")), where, walk)
         else:
             yield from _folder(folder, (*place, folder.name), where, walk)
+
+
+def _with_manifest(files: list[Entry], place: Place, source: str, walk: Walk) -> Walk:
+    for file in files:
+        if file.name == MANIFEST:
+            with suppress(OSError, *_ZIP_ERRORS), _opened(file) as stream:
+                if (found := recorded(source, stream)) is not None:
+                    return replace(walk, recorded=found, top=place)
+    return walk
 
 
 def _is_maildir(node: Node) -> bool:
@@ -357,6 +372,8 @@ def _file(file: Entry, place: Place, source: str, walk: Walk, *, named: bool = F
         yield from _message(file, place, source, walk)
     elif lower.endswith(".emlx"):
         yield from _emlx(file, place, source, walk)
+    elif lower.endswith(MANIFEST) and not named:
+        walk.skipped.add("manifest of an export")
     elif lower.endswith(_FOREIGN) and not named:
         walk.skipped.add("file of a mail program")
     else:
@@ -413,10 +430,15 @@ def _message(
     except (OSError, *_ZIP_ERRORS) as error:
         yield Bad(source, _reason(error), file.size)
         return
-    if not data:
+    known = None if walk.recorded is None else walk.recorded.find(source, data)
+    if not data and known is None:
         yield Bad(source, "empty file", file.size)
         return
-    when = internaldate or header_date(header_block(data)) or plausible(file.mtime)
+    if known is not None:
+        place, flags, internaldate, as_is = (*walk.top, *known.levels), known.flags, known.internaldate, True
+    when = internaldate
+    if when is None:
+        when = header_date(header_block(data)) or plausible(file.mtime)
     chunks = slices(data, 0, len(data), convert=False if as_is else None)
     yield Item(source, len(data), chunks, (mailbox_of(place),), flags, when)
 
@@ -486,11 +508,27 @@ def _zip(file: Entry, place: Place, source: str, walk: Walk) -> Found:
         with _opened(file) as stream, zipfile.ZipFile(stream) as archive:
             root = ZipFolder.root(archive, allowance, walk.temporary)
             inside = replace(walk, zips=walk.zips + 1, allowance=allowance)
+            if (found := _beside(source, walk)) is not None:
+                yield from _folder(root, place, source, replace(inside, recorded=found, top=place))
+                return
             # A zip mostly holds one folder, named like itself or like what was packed; that name is no mailbox.
             # But of a Takeout archive: Takeout/Mail/….mbox, whose labels say all.
             yield from _folder(_unwrapped(root), place, source, inside)
     except (OSError, *_ZIP_ERRORS) as error:
         yield Bad(source, _reason(error), file.size)
+
+
+def _beside(source: str, walk: Walk) -> Recorded | None:
+    """What our own export says of the zip: in a file beside it, which is one for all parts of a zip."""
+    if walk.zips:
+        return None
+    for name in dict.fromkeys((source, _PART.sub(".zip", source))):
+        with suppress(OSError), open(f"{name}.{MANIFEST}", "rb") as stream:
+            return recorded(source, stream)
+    return None
+
+
+_PART: Final = re.compile(r"-[0-9]{1,9}\.zip\Z")
 
 
 def _unwrapped(root: ZipFolder) -> Node:
