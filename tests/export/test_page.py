@@ -252,12 +252,31 @@ def test_pictures_are_known_by_their_bytes() -> None:
         return picture_type(letter, letter.attachments[0])
 
     assert kind(PNG) == "image/png"
-    assert kind(b"GIF89a.....") == "image/gif"
+    assert kind(b"GIF89a\1\0\1\0.") == "image/gif"
     assert kind(b"\xff\xd8\xff\xe0....") == "image/jpeg"
     assert kind(b"RIFF....WEBPVP8 ") == "image/webp"
     assert kind(b"<svg xmlns='http://www.w3.org/2000/svg'>", "image/png") is None
     assert kind(b"<html>", "image/jpeg") is None
     assert kind(b"", "image/png") is None
+
+
+@pytest.mark.parametrize("side", [9_000, 60_000])
+def test_a_picture_that_would_fill_the_memory_is_only_attached(side: int) -> None:
+    """It may be some kilobytes in the mail: 60,000 pixels each way are 14 GB in an engine."""
+    sides = {order: side.to_bytes(2, order) for order in ("big", "little")}
+    wide = {order: side.to_bytes(4, order) for order in ("big", "little")}
+    less = (side - 1).to_bytes(3, "little")
+    frame = b"\xff\xc2\0\x0b\x08" + 2 * sides["big"] + b"\x01\x01\x11\0"
+    for data in (
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + 2 * wide["big"] + b"\x01\0\0\0\0",
+        b"GIF89a" + 2 * sides["little"] + b"\0\0\0",
+        b"BM" + bytes(12) + b"\x28\0\0\0" + 2 * wide["little"] + b"\x01\0\x01\0",
+        b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + 2 * less,
+        b"\xff\xd8\xff\xe0\0\x04ab" + frame,
+        b"\xff\xd8" + 9 * (b"\xff\xe1\xff\xff" + bytes(65533)) + b"\xff" + frame,
+    ):
+        letter = letter_of(b"Content-Type: image/x\nContent-Transfer-Encoding: base64\n\n" + base64.encodebytes(data))
+        assert (picture_type(letter, letter.attachments[0]) is not None) is (side < 10_000), data[:10]
 
 
 @pytest.mark.parametrize("style", SHEETS)

@@ -32,6 +32,8 @@ DATA_URLS_MAX: Final = 10 << 20  # bytes of the pictures of messages inside
 REPEATS_MAX: Final = 8 << 20  # characters of the URLs of pictures that are shown once more: they may be data:
 BLOCKS_MAX: Final = 20_000  # runs of quotation that have a colour; what follows is one
 SUBJECT_MAX: Final = 2000  # characters that are shown
+PIXELS_MAX: Final = 100_000_000  # of a picture that is shown: four bytes each when it is unpacked
+JPEG_HEAD_MAX: Final = 1 << 20  # bytes in which its size is sought: there may be a small picture of it before
 PEOPLE_MAX: Final = 1000  # of one field that are shown
 
 Image = Callable[[Attachment], str | None]
@@ -88,11 +90,53 @@ def picture_type(letter: Letter, attachment: Attachment) -> str | None:
     """The media type of a picture that every engine can show, told by its first bytes; None for all else.
 
     Whatever the sender called it: pictures come as application/octet-stream, and SVG, which is a document that can
-    load and run things, may come as image/png.
+    load and run things, may come as image/png. None as well for those that would be gigabytes when unpacked.
     """
+    head = _head_of(letter, attachment, 200)
+    kind = next((kind for magic, kind in _MAGIC if magic.match(head)), None)
+    if kind is None:
+        return None
+    pixels = _pixels(kind, head)
+    if kind == "image/jpeg" and not pixels:
+        pixels = _pixels(kind, _head_of(letter, attachment, JPEG_HEAD_MAX))
+    return None if pixels > PIXELS_MAX else kind
+
+
+def _head_of(letter: Letter, attachment: Attachment, size: int) -> bytes:
+    """The beginning of an attachment, of so many bytes as it is written."""
     part = attachment.part
-    head = transfer_decoded(letter.data[part.body : min(part.end, part.body + 200)], part.encoding)
-    return next((kind for magic, kind in _MAGIC if magic.match(head)), None)
+    return transfer_decoded(letter.data[part.body : min(part.end, part.body + size)], part.encoding)
+
+
+def _pixels(kind: str, head: bytes) -> int:
+    """How many a picture says that it has; 0 where the beginning does not tell."""
+    width = height = 0
+    if kind == "image/png" and head[12:16] == b"IHDR":
+        width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+    elif kind == "image/gif":
+        width, height = int.from_bytes(head[6:8], "little"), int.from_bytes(head[8:10], "little")
+    elif kind == "image/bmp" and head[14:18] != b"\x0c\0\0\0":  # OS/2 has small ones; -9 is 9 from above
+        width, height = (int.from_bytes(head[at : at + 4], "little", signed=True) for at in (18, 22))
+    elif kind == "image/webp" and head[12:16] == b"VP8X":  # the other kinds have 16,384 pixels a side at most
+        width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
+    elif kind == "image/jpeg":
+        width, height = _jpeg_sides(head)
+    return abs(width * height)
+
+
+def _jpeg_sides(head: bytes) -> tuple[int, int]:
+    """Width and height: they stand in the frame's segment (ITU-T T.81 section B.2.2), behind others of any length."""
+    at = 2
+    while at + 9 <= len(head) and head[at] == 0xFF:
+        mark = head[at + 1]
+        if 0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(head[at + 7 : at + 9], "big"), int.from_bytes(head[at + 5 : at + 7], "big")
+        if mark == 0xFF:  # it may be filled up
+            at += 1
+        else:
+            alone = mark == 0x01 or 0xD0 <= mark <= 0xD8
+            at += 2 if alone else 2 + int.from_bytes(head[at + 2 : at + 4], "big")
+    return 0, 0
 
 
 _MAGIC: Final = (
