@@ -114,6 +114,16 @@ def test_a_header_that_is_none_is_not_used(header: str) -> None:
     assert letter.from_[0].address == "anna@example.org"
 
 
+@pytest.mark.parametrize("said", ["X-Priority: 5 (Lowest)", "Importance: low", "Priority: non-urgent"])
+def test_a_header_that_rates_the_mail_is_not_given_another_rating(said: str) -> None:
+    item = note()
+    item.properties[mapi.TRANSPORT_MESSAGE_HEADERS] = f"From: a@example.org\r\nSubject: x\r\n{said}\r\n"
+    item.properties[mapi.IMPORTANCE] = 0
+    letter = shown(item)
+    rated = [f"{name}: {value}" for name, value in letter.headers() if "rio" in name or "Imp" in name]
+    assert rated == [said]
+
+
 def test_what_no_header_can_hold_is_encoded() -> None:
     header = "From: a@example.org\r\nSubject: " + "x" * 3000 + "\r\nX-Nul: a\0b\x01c\r\n"
     data = message_of(note(TRANSPORT_MESSAGE_HEADERS=header)).data

@@ -260,12 +260,15 @@ def _people(value: bytes) -> Iterator[Person]:
 _IMPORTANCE: Final = {0: ("low", "5"), 2: ("high", "1")}
 _SENSITIVITY: Final = {1: "Personal", 2: "Private", 3: "Company-Confidential"}  # RFC 4021
 _ORDINARY: Final = ("IPM.NOTE", "")
+_RATED: Final = frozenset(("importance", "x-priority", "priority"))
 
 
 def header_of(item: Item, extra: Extra | None, subject: str) -> tuple[list[Field], str]:
     """All fields of the message but MIME's, and the Content-Type that it was sent with ("" when nobody knows)."""
     fields, content_type = _written_fields(item)
     have = {name.lower() for name, _ in fields}
+    if have & _RATED:  # each says the same in its own way
+        have |= _RATED
     for name, value in _made_fields(item, subject, written=bool(fields)):
         if name.lower() not in have:
             fields.append((name, value))
