@@ -1,5 +1,6 @@
 """PDF as strangers read it: qpdf finds nothing wrong, pdftotext the text, pikepdf the files; and engines that fail."""
 
+import base64
 import io
 import os
 import re
@@ -170,6 +171,25 @@ def test_a_picture_is_in_the_page_and_not_among_the_files(printed: dict[str, tup
     with pikepdf.open(printed["inline"][0]) as document:
         assert len(document.pages[0].get_images()) == 1
         assert not len(document.attachments)
+
+
+def test_a_picture_that_cannot_be_shown_is_attached(fonts: None, tmp_path: Path) -> None:
+    """A damaged one was in neither place."""
+    whole = with_picture('<p>Here: <img src="cid:a@example.org"> and <img src="cid:a@example.org">')
+    damaged = whole.replace(base64.b64encode(PNG[:30])[:24], b"iVBORw0KGgoAAAAAAAAAAAAAAAAA"[:24])
+    assert damaged != whole
+    for source, names in ((whole, []), (damaged, ["a.png"])):
+        place = tmp_path / str(len(names))
+        place.mkdir()
+        (written,) = export(place, [source])
+        with pikepdf.open(place / written.file) as document:
+            assert list(document.attachments) == names
+            assert [document.attachments[name].get_file().read_bytes()[:8] for name in names] == [PNG[:8]] * len(names)
+
+
+def test_time_for_a_message_does_not_grow_without_end() -> None:
+    assert pdf_child.cpu_allowed(100) < 31
+    assert pdf_child.cpu_allowed(64 << 20) == pdf_child.cpu_allowed(8 << 20)
 
 
 @pytest.mark.parametrize("engine", ["weasyprint", "chromium"])

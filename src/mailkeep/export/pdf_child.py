@@ -20,6 +20,7 @@ import resource
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -34,7 +35,7 @@ from mailkeep.export.page import Show, page, problem_page
 from mailkeep.export.page_style import PRINT
 from mailkeep.export.pdf_file import Enclosed, embed
 from mailkeep.export.writer import Message
-from mailkeep.mail.letter import Attachment, Letter, letter_of
+from mailkeep.mail.letter import TEXT_MAX, Attachment, Letter, letter_of
 from mailkeep.mail.text import html_text
 
 if TYPE_CHECKING:
@@ -121,8 +122,8 @@ def _serve(asked: io.BufferedReader, told: io.BufferedWriter) -> None:
 
 
 def cpu_allowed(size: int) -> float:
-    """Seconds for a message of this size in bytes."""
-    return CPU_S + CPU_PER_MIB_S * size / (1 << 20)
+    """Seconds for a message of this size in bytes; more of it than a letter's text can be is attached, not laid out."""
+    return CPU_S + CPU_PER_MIB_S * min(size, TEXT_MAX) / (1 << 20)
 
 
 def _allow_cpu(seconds: float) -> None:
@@ -139,16 +140,21 @@ def _refuse(event: str, arguments: tuple[object, ...]) -> None:
         raise PermissionError(f"{event} is not for a page")
 
 
-class _Boxes(logging.Handler):
-    """Hears WeasyPrint say which characters no font has."""
+class _Heard(logging.Handler):
+    """What WeasyPrint says: which characters no font has, and which pictures it could not read."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: dict[str, None] = {}
+        self.boxes: dict[str, None] = {}
+        self.unread: set[str] = set()  # URLs
 
     def emit(self, record: logging.LogRecord) -> None:
-        if str(record.msg).startswith(".notdef") and isinstance(record.args, tuple) and len(self.seen) < 100:
-            self.seen[str(record.args[0])] = None
+        if not isinstance(record.args, tuple) or not record.args:
+            return
+        if str(record.msg).startswith(".notdef") and len(self.boxes) < 100:
+            self.boxes[str(record.args[0])] = None
+        elif str(record.msg).startswith("Failed to load image"):
+            self.unread.add(str(record.args[0])[:100])
 
 
 class Printer:
@@ -158,9 +164,9 @@ class Printer:
         import weasyprint
         from weasyprint.text.fonts import FontConfiguration
 
-        self._boxes = _Boxes()
+        self._heard = _Heard()
         logger = logging.getLogger("weasyprint")
-        logger.handlers[:] = [self._boxes]
+        logger.handlers[:] = [self._heard]
         logger.propagate = False
         logger.setLevel(logging.WARNING)
         logging.getLogger("fontTools").setLevel(logging.CRITICAL)
@@ -176,14 +182,15 @@ class Printer:
 
     def answer(self, request: Request) -> Answer:
         """The PDF of a message, or why there is none. Raises MemoryError."""
-        self._boxes.seen.clear()
+        self._heard.boxes.clear()
+        self._heard.unread.clear()
         try:
             pdf = self._print(request)
         except MemoryError:
             raise
         except Exception as error:  # of WeasyPrint or what it uses: whatever it is, it is this message's
             return Answer(b"", f"the program that lays it out failed ({type(error).__name__})")
-        return Answer(pdf, "", "".join(self._boxes.seen))
+        return Answer(pdf, "", "".join(self._heard.boxes))
 
     def _print(self, request: Request) -> bytes:
         message = request.message
@@ -191,20 +198,22 @@ class Printer:
         pictures = _Pictures(letter)
         show = Show(_none if request.reason else pictures.url, _none, "print")
         if request.excuse:
-            html, enclosed = problem_page(message, request.reason, show), []
+            html = problem_page(message, request.reason, show)
         else:
             if request.reason:
                 letter = _as_text(letter)
                 show = replace(show, top=f'<p class="mk-notes">Its text only: {escape(request.reason)}.</p>')
             html = page(message, letter, show)
-            enclosed = [
-                Enclosed(attachment.name, attachment.media_type, letter.content(attachment))
-                for attachment in letter.attachments
-                if attachment not in pictures
-            ]
+        document = self._lay_out(html, pictures)
+        pictures.forget(self._heard.unread)
+        attached = () if request.excuse else letter.attachments
+        enclosed = [
+            Enclosed(attachment.name, attachment.media_type, letter.content(attachment))
+            for attachment in attached
+            if attachment not in pictures
+        ]
         if request.reason:
             enclosed.append(Enclosed("message.eml", "message/rfc822", message.data))
-        document = self._lay_out(html, pictures)
         _describe(document, letter)
         out = io.BytesIO()
         document.write_pdf(out, zoom=_zoom(document), pdf_tags=not request.names)
@@ -249,6 +258,11 @@ class _Pictures:
 
     def __contains__(self, attachment: Attachment) -> bool:
         return f"cid:{attachment.number}" in self.shown
+
+    def forget(self, urls: Iterable[str]) -> None:
+        """These could not be shown."""
+        for url in urls:
+            self.shown.pop(url, None)
 
     def fetch(self, url: str, headers: object = None) -> Any:
         """For WeasyPrint: an image of this message or in the page itself. Raises ValueError for all else."""
