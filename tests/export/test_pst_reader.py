@@ -87,6 +87,22 @@ def test_folders_flags_and_dates(small: Path) -> None:
     assert big.text == letter_of(numbered(902, size=100_000)).text
 
 
+@pytest.mark.parametrize(
+    ("names", "roles"),
+    [
+        (("Gesendet", "Entwürfe"), {"Gesendet": "Sent", "Entwürfe": "Drafts"}),
+        (("Gesendet", "Sent", "Entwürfe"), {"Gesendet": "", "Sent": "Sent", "Entwürfe": "Drafts"}),
+        (("Deleted Items", "TRASH"), {"Deleted Items": "", "TRASH": "Trash"}),
+        (("Gesendet", "Gesendete Elemente"), {"Gesendet": "Sent", "Gesendete Elemente": ""}),
+    ],
+)
+def test_two_folders_never_become_one(tmp_path: Path, names: tuple[str, ...], roles: dict[str, str]) -> None:
+    folders = tuple(Folder(name, (name,)) for name in names)
+    mails = {number: [message(number + 1, numbered(number))] for number in range(len(names))}
+    _, *found = read(write(tmp_path / "x.pst", mails, folders))
+    assert {mail.folder[-1]: mail.role for mail in found if isinstance(mail, Mail)} == roles
+
+
 def test_the_same_file_gives_the_same_bytes(small: Path) -> None:
     assert read(small) == read(small.read_bytes())
 

@@ -225,6 +225,8 @@ class _Walk:
             if here and count:
                 self.places.append(Place(here, self._roles_of.get(here[0], ""), count, folder))
             children = self._children(folder, here)
+            if here == []:
+                self._give_roles(children)
             # Outlook has many folders of its own that hold nothing; those of the user's are mostly of no class.
             by_user = inside and here and (len(here) > 1 or here[0] not in self._roles_of)
             if here and by_user and not count and not children and _is_mail_folder(folder):
@@ -260,11 +262,8 @@ class _Walk:
             return None, 0
         if above is None and (node == self.top or (not self.top and _is_top(name, node))):
             path: list[str] = []
-        elif above is None:
-            path = [name or "Folder"]
         elif not above:
             path = [name or "Folder"]
-            self._give_role(path[0], node)
         else:
             path = [*above, name or "Folder"]
         # Beside the user's folders there are those of the store itself; as a rule they hold nothing that is mail.
@@ -276,11 +275,23 @@ class _Walk:
             self.faults.append((path, f"its messages cannot be read: {_short(error)}"))
             return path, 0
 
-    def _give_role(self, name: str, node: int) -> None:
-        """Note what the folder at the top is for; each role is given once."""
-        role = self.roles.get(node) or special_name(name)
-        if role and role not in self._roles_of.values():
-            self._roles_of.setdefault(name, role)
+    def _give_roles(self, folders: list[Any]) -> None:
+        """Note what the folders at the top are for; each role is given once, and never makes two folders one:
+        to the folder of that very name, else to the one that the store names, else by a name in any language."""
+        named = [(_name_of(folder), int(folder.get_identifier())) for folder in folders]
+        own = {role: name for name, _ in named if (role := special_name(name)).lower() == name.lower() and role}
+        self._roles_of = {name: role for role, name in own.items()}
+        for name, role in [(name, self.roles.get(node, "")) for name, node in named] + [
+            (name, special_name(name)) for name, _ in named
+        ]:
+            if role and role not in self._roles_of.values():
+                self._roles_of.setdefault(name, role)
+
+
+def _name_of(folder: Any) -> str:
+    with suppress(OSError, UnicodeError, MemoryError):
+        return mapi.clean(folder.get_name() or "") or "Folder"
+    return "Folder"
 
 
 def _is_mail_folder(folder: Any) -> bool:
