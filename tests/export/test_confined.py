@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mailkeep.export import confined
+from mailkeep.export import confined, killable
 
 
 def living(group: int) -> list[str]:
@@ -90,3 +90,18 @@ def test_it_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     assert parent.returncode == -signal.SIGKILL
     while living(int(parent.stdout)):  # ends within the moment that the pipe's end takes to be seen
         pass
+
+
+def test_nothing_is_imported_from_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who exports while standing among saved attachments must not run them."""
+    for name in ("json", "ctypes", "subprocess", "struct", "msgspec", "mailkeep"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    code = "import os; from mailkeep.export.killable import write_frame as w; out = os.fdopen(1, 'wb')"
+    child = killable.Child(f"{code}; w(out, b''); w(out, b'x')")
+    try:
+        assert child.ask(b"", timeout_s=60) == b"x"
+    finally:
+        child.close()
+    assert run("true", tmp_path) == 0
+    assert not (tmp_path / "run").exists()

@@ -237,6 +237,13 @@ def test_ignored_type_errors_carry_a_code() -> None:
     assert not wrong, "`# type: ignore` without a code: " + ", ".join(wrong)
 
 
+def test_no_child_imports_from_where_one_is() -> None:
+    """`python -c` and `-m` begin to look for modules in the present directory, which may be full of attachments."""
+    started = re.compile(r"[\[(]sys\.executable,\s*(\S+)")
+    found = {match[1] for path in SOURCES for match in started.finditer(path.read_text(encoding="utf-8"))}
+    assert found == {'"-P",'}
+
+
 def test_no_test_sleeps() -> None:
     """Tests wait on sockets, processes and events; a sleep is either too long or too short."""
     wrong = []

@@ -40,7 +40,7 @@ class Scheduler:
     """The children of one keeper. `command`: how `mailkeep` is called, for tests."""
 
     store: Store
-    command: Sequence[str] = (sys.executable, "-m", "mailkeep.cli.main")
+    command: Sequence[str] = (sys.executable, "-P", "-m", "mailkeep.cli.main")
     now: Callable[[], float] = time.time
     running: "dict[int, subprocess.Popen[bytes]]" = field(default_factory=dict)  # remote id → child
     _names: dict[int, str] = field(default_factory=dict)

@@ -72,7 +72,7 @@ def start(
     """
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return subprocess.Popen(
-        [sys.executable, "-c", _PRELUDE, json.dumps([dict(limits), list(descriptors), namespace]), *command],
+        [sys.executable, "-P", "-c", _PRELUDE, json.dumps([dict(limits), list(descriptors), namespace]), *command],
         stdin=subprocess.PIPE,  # nothing is written to it: its end is ours
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
