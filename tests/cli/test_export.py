@@ -87,6 +87,11 @@ def test_json_is_events_and_then_the_result(keep: Keep) -> None:
     assert [Path(part["path"]).name for part in done["parts"]] == sorted(path.name for path in Path("out").iterdir())[
         :-1
     ]
+    assert {"Making the list", "Completing it", "Reading it again"} <= {event["phase"] for event in events[:-1]}
+    mail = [path for path in Path("out").rglob("*.eml") if "2025" in path.parts]
+    assert sum(path.stat().st_size for path in mail) == next(
+        part["size"] for part in done["parts"] if part["path"].endswith("2025")
+    )
     assert done["folders"]["Junk"] == {"messages": 15, "bytes": done["folders"]["Junk"]["bytes"], "missing": 0}
 
 
@@ -96,9 +101,10 @@ def test_json_is_events_and_then_the_result(keep: Keep) -> None:
         (("demo", "--to", "eml", "out"), "did you mean demo@example.org?"),
         (("dmeo@example.org", "--to", "eml", "out"), "did you mean demo@example.org?"),
         (("nobody", "--to", "eml", "out"), "`mailkeep user list` shows them"),
-        (("demo@example.org", "--to", "elm", "out"), "did you mean eml? Give one of eml, mbox"),
+        (("demo@example.org", "--to", "elm", "out"), "did you mean eml? There are eml, mbox"),
         (("demo@example.org", "--to", "eml", "--per", "folder", "out"), "per message or all"),
         (("demo@example.org", "--to", "msg", "--engine", "chromium", "out"), "only pdf has a choice"),
+        (("demo@example.org", "--to", "eml", "/"), "/ is there already"),
         (("demo@example.org", "--to", "eml", "not/there"), "there is no such directory; make it first"),
         (("demo@example.org", "--to", "eml", "out", "--folder", "Wrok"), "none of the folders: INBOX, Archive"),
         (("demo@example.org", "--to", "eml", "out", "--since", "2050"), "no message in 15 folders"),

@@ -176,7 +176,7 @@ def test_an_empty_account_is_no_error(tmp_path: Path) -> None:
 def test_split_by_year(store: Store, tmp_path: Path) -> None:
     report = run(store, wish(tmp_path / "out", split="year"))
     assert report.complete
-    assert [(Path(path).name, count) for path, count, _ in report.parts] == [("2017", 20), ("2020", 20), ("2023", 20)]
+    assert [(Path(path).name, count) for path, count, *_ in report.parts] == [("2017", 20), ("2020", 20), ("2023", 20)]
     lines = manifest(tmp_path / "out" / "manifest.jsonl")[1:-1]
     assert all((tmp_path / "out" / line["file"]).is_file() for line in lines)
     assert all(line["file"].startswith(line["internaldate"][:4] + "/") for line in lines)
@@ -187,11 +187,11 @@ def test_split_by_size(store: Store, tmp_path: Path) -> None:
     limit = sum(map(len, MAIL)) // 4
     report = run(store, wish(tmp_path / "out", split=limit))
     assert report.complete and 4 <= len(report.parts) <= 6
-    assert [Path(path).name for path, _, _ in report.parts] == [str(n + 1) for n in range(len(report.parts))]
-    for path, count, _ in report.parts:
+    assert [Path(path).name for path, *_ in report.parts] == [str(n + 1) for n in range(len(report.parts))]
+    for path, count, *_ in report.parts:
         mails = list(Path(path).rglob("*.eml"))
         assert len(mails) == count and sum(file.stat().st_size for file in mails) <= limit
-    assert sum(count for _, count, _ in report.parts) == 60
+    assert sum(count for _, count, *_ in report.parts) == 60
     alone = run(store, wish(tmp_path / "alone", split=1))
     assert alone.complete and len(alone.parts) == 60, "a message that is too large has one to itself"
 
@@ -203,7 +203,7 @@ def test_a_part_is_as_large_as_asked_whatever_the_format_makes_of_a_message(
     limit = sum(map(len, MAIL))
     report = run(store, wish(tmp_path / "out", to="msg", split=limit))
     assert report.complete and len(report.parts) > 2
-    for path, _, _ in report.parts:
+    for path, *_ in report.parts:
         sizes = [file.stat().st_size for file in Path(path).rglob("*.msg")]
         assert sum(sizes) - max(sizes) <= limit
 
@@ -542,7 +542,7 @@ def test_options_that_a_format_does_not_have_are_refused(store: Store, tmp_path:
     ):
         with pytest.raises(UsageError, match=said):
             run(store, wish(tmp_path / "out", **more))
-    with pytest.raises(UsageError, match=r"did you mean html\?.*Give one of eml, mbox"):
+    with pytest.raises(UsageError, match=r"did you mean html\?.* eml, mbox"):
         formats.find_format("htm")
     assert formats.find_format(".PST").name == "pst"
 

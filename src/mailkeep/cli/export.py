@@ -167,7 +167,7 @@ def _watching(out: Out, text: str) -> "Iterator[Progress]":
     def show(progress: Progress) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= EVERY_S:
+        if now - last >= EVERY_S or progress.phase:
             last = now
             out.facts(
                 {
@@ -177,6 +177,7 @@ def _watching(out: Out, text: str) -> "Iterator[Progress]":
                     "bytes": progress.done,
                     "total_bytes": progress.total,
                     "folder": progress.what,
+                    "phase": progress.phase,
                 }
             )
 
@@ -201,9 +202,12 @@ def tell(out: Out, report: "Report", seconds: float) -> int:
 def _tell_result(out: Out, report: "Report", seconds: float) -> None:
     rate = f", {report.written / seconds:,.0f} a second" if seconds > 0 and report.written > 100 else ""
     size = human_size(report.bytes)
-    out.say(f"{plural(report.exported, 'message')} exported ({size}), in {seconds:.1f} s{rate}: {report.out}")
-    if len(report.parts) > 1:
-        out.table(["Part", "Messages"], [[path, count] for path, count, _ in report.parts])
+    parts = report.parts
+    where = parts[0].path if len(parts) == 1 else f"{len(parts)} parts"
+    made = f"{where} ({human_size(sum(part.size for part in parts))})"
+    out.say(f"{plural(report.exported, 'message')} exported ({size}), in {seconds:.1f} s{rate}: {made}")
+    if len(parts) > 1:
+        out.table(["Part", "Messages", "Size"], [[part.path, part.messages, human_size(part.size)] for part in parts])
     rows = [[name, count.messages, human_size(count.bytes)] for name, count in report.folders.items()]
     if rows:
         out.table(["Folder", "Messages", "Size"], rows[:FOLDERS_SHOWN])

@@ -224,7 +224,9 @@ def watched(out: Out, text: str, unit: str) -> "Iterator[Progress]":
 
         def show(progress: Progress) -> None:
             # The number of bytes is an estimate (quoting, zips), so the bar is never fuller than full.
-            total = progress.total or None
-            bar.update(task, total=total, completed=min(progress.done, total or progress.done), items=progress.items)
+            # In a phase of unknown length it only shows that something goes on.
+            total = None if progress.phase else progress.total or None
+            done = min(progress.done, total or progress.done)
+            bar.update(task, description=progress.phase or text, total=total, completed=done, items=progress.items)
 
         yield Progress(show)

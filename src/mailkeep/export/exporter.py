@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from mailkeep import log
 from mailkeep.errors import ToolMissing, UsageError
+from mailkeep.export.files import size_on_disk
 from mailkeep.export.formats import Format
 from mailkeep.export.listing import Cancelled, make_list
 from mailkeep.export.manifest import Head, Line, read_lines
@@ -80,13 +81,22 @@ class FolderCount:
     missing: int = 0
 
 
+class Output(NamedTuple):
+    """One of what came out. `found`: messages that reading it again found; `size`: bytes of its files."""
+
+    path: str
+    messages: int
+    found: int
+    size: int
+
+
 @dataclass(slots=True)
 class Report:
     """What an export did. `counted`: messages found in the finished outputs."""
 
     out: str = ""
     manifest: str = ""
-    parts: list[tuple[str, int, int]] = field(default_factory=list)  # path, messages written, messages found
+    parts: list[Output] = field(default_factory=list)
     listed: int = 0
     exported: int = 0
     missing: int = 0
@@ -128,7 +138,7 @@ class Report:
         return {
             "out": self.out,
             "manifest": self.manifest,
-            "parts": [{"path": path, "messages": count, "found": found} for path, count, found in self.parts],
+            "parts": [part._asdict() for part in self.parts],
             "listed": self.listed,
             "exported": self.exported,
             "missing": self.missing,
@@ -196,6 +206,7 @@ class Export:
         wish, selection = self.wish, self.wish.selection
         into = tuple(wish.into.split("/")) if wish.into else ()
         by_year = wish.split == "year"
+        self.progress.report(phase="Making the list")
         listed = make_list(self.account, selection, work.listing, into=into, by_year=by_year, stopped=self.stop)
         if not listed.messages and not selection.takes_all:
             names = [box.name for box in self.account.mailboxes()]
@@ -277,7 +288,7 @@ class Export:
             if not self._section(session, reader.batches(state.position, section.stop, number=state.done + 1), job):
                 self.report.stopped = STOPPED
                 return
-            self.progress.report(what="completing it")  # an index, tables: of a large export some minutes
+            self.progress.report(phase="Completing it")  # an index, tables: of a large export some minutes
             session.close_part(section_ends=True)
         session.end()
 
@@ -329,12 +340,16 @@ class Export:
         for part in work.state.parts:
             if part.found < 0:
                 work.drop_scratch(part.label)
-                self.progress.report(what="reading it again")
-                part.found = self.wish.format.count(work.place(part.label))
+                self.progress.report(phase="Reading it again")
+                place = work.place(part.label)
+                part.found, part.size = self.wish.format.count(place), size_on_disk(place)
                 work.save()
         report = self.report
         target = work.out.parent if work.suffix else work.out
-        report.parts = [(str(target / work.name(part.label)), part.messages, part.found) for part in work.state.parts]
+        report.parts = [
+            Output(str(target / work.name(part.label)), part.messages, part.found, part.size)
+            for part in work.state.parts
+        ]
         report.counted = sum(part.found for part in work.state.parts)
         looks = report.counted != work.state.exported and not work.suffix
         for line in read_lines(work.manifest_now()):

@@ -189,6 +189,22 @@ def replace_file(path: Path, data: bytes) -> None:
         _sync(path.parent)
 
 
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file, or of all that lie below a directory. Raises CannotWrite when something went away meanwhile."""
+    with writing(path):
+        if not path.is_dir():
+            return path.stat().st_size
+        size, folders = 0, [os.fspath(path)]
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        size += entry.stat(follow_symlinks=False).st_size
+        return size
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable. Raises CannotWrite."""
     with writing(path):

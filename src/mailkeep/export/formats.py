@@ -71,6 +71,6 @@ def find_format(name: str) -> Format:
     found = FORMATS.get(name.lower().lstrip("."))
     if found is None:
         near = difflib.get_close_matches(name.lower(), FORMATS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"there is no format {name}; {hint}Give one of {', '.join(FORMATS)}")
+        hint = f"did you mean {near[0]}? There are" if near else "there are"
+        raise UsageError(f"there is no format {name}; {hint} {', '.join(FORMATS)}")
     return found

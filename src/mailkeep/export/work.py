@@ -55,6 +55,7 @@ class Part(msgspec.Struct):
     label: str
     messages: int
     found: int = -1
+    size: int = 0  # bytes of its files, once it was read again
 
 
 class State(msgspec.Struct):
@@ -202,6 +203,8 @@ def taken(out: Path, suffix: str, *, account: str, asked: str, restart: bool) ->
     Raises UsageError when OUT is there, or other work on it; StoreBusy while another process is at it; CannotWrite.
     """
     out = out.absolute()
+    if not out.name:
+        raise UsageError(f"{out} is there already, and nothing is overwritten; give another name")
     if suffix and not out.name.lower().endswith(suffix):
         out = out.with_name(out.name + suffix)
     work = Work(out, suffix)

@@ -17,10 +17,12 @@ class Progress:
     items: int = 0
     items_total: int = 0  # as far as it is known; 0: not
     what: str = ""
+    phase: str = ""  # what is done before or after the work that is counted, such as "Reading it again"; else empty
 
-    def report(self, *, done: int = 0, items: int = 0, what: str | None = None) -> None:
+    def report(self, *, done: int = 0, items: int = 0, what: str | None = None, phase: str = "") -> None:
         self.done += done
         self.items += items
+        self.phase = phase
         if what is not None:
             self.what = what
         if self.listener is not None:
