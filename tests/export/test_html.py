@@ -474,6 +474,16 @@ def test_names_of_any_kind_end_in_a_suffix_that_nothing_runs() -> None:
         assert suffix in ("txt", "png", "bin", "c", "h"), (name, found)
 
 
+@pytest.mark.parametrize("name", ["a.dat", "a.bin", "a.conf", "htaccess.LOG", "a.md"])
+def test_what_looks_like_a_page_is_no_kind_that_a_browser_guesses(name: str) -> None:
+    """Firefox looks inside where it knows no type for a suffix."""
+    for content in (b"<html>", b" \r\n\t<!doctype html>", b"\xef\xbb\xbf<script>", "\ufeff<svg".encode("utf-16-le")):
+        assert file_name(Names(), attachment(name), content) == f"{name}.txt"
+        assert file_name(Names(), attachment("a.png"), content) == "a.png"
+    for content in (b"", b"text <html>", b"<3 hearts", b"\0\1<"):
+        assert file_name(Names(), attachment(name), content) == name
+
+
 def test_equal_names_in_any_case_are_told_apart() -> None:
     names = Names()
     found = [file_name(names, attachment(name)) for name in ("a.html", "A.HTML", "a.html.txt", "a.txt", "a")]

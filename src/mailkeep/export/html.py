@@ -226,8 +226,9 @@ class _HtmlWriter:
         names = Names()
         taken: dict[int, str] = {}
         for attachment in letter.attachments:
-            name = html_attachments.file_name(names, attachment)
-            self._files.put(f"{file} files/{name}", letter.content(attachment), mtime=message.internaldate)
+            content = letter.content(attachment)
+            name = html_attachments.file_name(names, attachment, content)
+            self._files.put(f"{file} files/{name}", content, mtime=message.internaldate)
             taken[attachment.number] = name
         return taken
 

@@ -7,6 +7,7 @@ stay; all others get `.txt` after them, and are then shown as text. Which kinds 
 hundred suffixes), which ones do not can.
 """
 
+import re
 from typing import Final
 
 from mailkeep.export.names import Names
@@ -28,6 +29,14 @@ zip 7z rar gz tgz bz2 tbz xz txz zst tar lz lzma
 dwg dxf stl step stp iges igs obj ttf otf woff woff2 dat bin msg pst ost tnef
 """
 _INERT: Final = frozenset(_INERT_SUFFIXES.split())
+# Of these a browser may know no type. Firefox then looks inside, and takes what begins like a page for one.
+_UNKNOWN_SUFFIXES: Final = """
+psd xcf ai raw cr2 nef dng pages numbers key mobi djvu vsd vsdx pub mpp wpd wps tex bib dvi tsv log md markdown rst
+ifb vcs yaml yml toml ini conf cfg diff patch srt sub po asc ldif sql h c cc cpp hpp java go rs f90 mbox pgp gpg sig
+pem cer crt der csr lz lzma tbz txz dwg dxf stl step stp iges igs obj dat bin msg pst ost tnef
+"""
+_UNKNOWN: Final = frozenset(_UNKNOWN_SUFFIXES.split())
+_LIKE_A_PAGE = re.compile(rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\s\0]*<\0?[!?a-z]", re.IGNORECASE)
 _SUFFIXES: Final = {
     "image/jpeg": "jpg", "image/pjpeg": "jpg", "image/jpg": "jpg", "image/png": "png", "image/gif": "gif",
     "image/webp": "webp", "image/avif": "avif", "image/bmp": "bmp", "image/tiff": "tif", "image/heic": "heic",
@@ -45,7 +54,7 @@ _SUFFIXES: Final = {
 }  # fmt: skip
 
 
-def file_name(names: Names, attachment: Attachment) -> str:
+def file_name(names: Names, attachment: Attachment, content: bytes = b"") -> str:
     """A name of its own in a directory, for an attachment; it ends in a suffix that nothing runs."""
     wanted = attachment.name.replace("\\", "/").rpartition("/")[2].strip(" .")
     suffix = _SUFFIXES.get(attachment.media_type, "")
@@ -54,7 +63,7 @@ def file_name(names: Names, attachment: Attachment) -> str:
     stem, dot, last = wanted.rpartition(".")
     if not (dot and stem and 0 < len(last) <= 8 and last.isascii() and last.isalnum()) and suffix:
         wanted, last = f"{wanted}.{suffix}", suffix
-    if last.lower() not in _INERT:
+    if last.lower() not in _INERT or (last.lower() in _UNKNOWN and _LIKE_A_PAGE.match(content)):
         wanted += ".txt"
     name = names.take(wanted, bytes_max=BYTES_MAX)
     # Shortening and cleaning keep the last suffix; that nothing else came out of it is worth a look all the same.

@@ -117,7 +117,10 @@ class _Sheet:
         self.beside = beside
         self.pictures: dict[int, compose.Part] = {}
         names = Names()
-        self.names = {attachment.number: file_name(names, attachment) for attachment in letter.attachments}
+        self.names = {
+            attachment.number: file_name(names, attachment, letter.content(attachment))
+            for attachment in letter.attachments
+        }
 
     def archive(self) -> bytes:
         html = page(self.message, self.letter, Show(self.image, _none, note=self.note))
