@@ -161,8 +161,3 @@ class FolderNames:
         self._taken.add((path[:-1], fold(name)))
         self._names[path] = name
         return name
-
-
-def folder_path(names: FolderNames, path: Sequence[str]) -> str:
-    """The folder's path in the output, "/" between levels."""
-    return names.path(path)
