@@ -189,3 +189,10 @@ def test_the_subject_is_read_from_the_header_only() -> None:
     assert subject_of(b"Subject:x\n\n") == "x"
     assert subject_of(b"From: a\r\n\r\nSubject: no\r\n") == "" == subject_of(b"")
     assert len(subject_of(b"Subject: " + b"=?utf-8?Q?=C3=A9?= " * 100_000 + b"\r\n\r\n")) < 3000
+
+
+def test_ten_thousand_attachments_of_one_name_take_linear_time() -> None:
+    names = Names()
+    found = [names.take("A.pdf" if number % 2 else "a.pdf") for number in range(10_000)]
+    assert found[:3] == ["a.pdf", "A~2.pdf", "a~3.pdf"] and found[-1] == "A~10000.pdf"
+    assert len({name.lower() for name in found}) == 10_000

@@ -103,24 +103,33 @@ def message_file(message: Message, subject: str, suffix: str) -> str:
 class Names:
     """Unique names within one directory, in the order of asking: for attachments, whose order a message fixes."""
 
-    __slots__ = ("_taken",)
+    __slots__ = ("_next", "_taken")
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._taken = {fold(name) for name in taken}
+        self._next: dict[str, int] = {}  # by a name that was taken: the number that may be free
 
     def take(self, text: str, *, default: str = "attachment", bytes_max: int = BYTES_MAX) -> str:
         """A safe name, its extension kept when it must be shortened; `name~2.txt` when `name.txt` is taken."""
         stem, dot, extension = text.strip().rpartition(".")
         if not stem or not extension or len(extension) > 12 or not extension.isalnum():
             stem, dot, extension = text, "", ""
-        for number in range(1, len(self._taken) + 2):
+        first, number = "", 1
+        for _ in range(len(self._taken) + 2):
             end = (f"~{number}" if number > 1 else "") + dot + extension
             start = safe_name(stem if stem.strip(" .") else default, max(bytes_max - len(end.encode("utf-8")), 8))
             name = safe_name(start + end, bytes_max)
             key = fold(name)
             if key not in self._taken:
                 self._taken.add(key)
+                if first:
+                    self._next[first] = number + 1
                 return name
+            # Ten thousand parts of one name would else try each other's numbers, all of them.
+            if first:
+                number += 1
+            else:
+                first, number = key, self._next.get(key, 2)
         raise AssertionError("n names cannot take n + 1 places")
 
 
