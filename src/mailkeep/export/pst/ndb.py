@@ -27,7 +27,6 @@ PAGE: Final = 512
 FIRST_SECTION: Final = 0x4400
 SECTION: Final = 0x3E000  # what one AMap page covers: 496 * 8 slots of 64 bytes
 TREE_FANOUT: Final = 1021  # ids in an XBLOCK
-SUBNODES_MAX: Final = 340 * 510  # entries of SLBLOCKs below one SIBLOCK
 
 _TRAILER: Final = struct.Struct("<HHIQ")
 _BLOCK_ENTRY: Final = struct.Struct("<QQHHI")  # BBTENTRY, as it will stand in its page
@@ -245,7 +244,7 @@ class Database:
             leaves.append((part[0][0], self._put(head + b"".join([_SUBNODE.pack(*one) for one in part]), _INTERNAL)))
         if len(leaves) == 1:
             return leaves[0][1]
-        assert len(leaves) <= 510
+        assert len(leaves) <= 510, "as many as one SIBLOCK names; mail has 10,000 parts at most"
         head = struct.pack("<BBHI", 2, 1, len(leaves), 0)
         return self._put(head + b"".join([struct.pack("<QQ", *leaf) for leaf in leaves]), _INTERNAL)
 
