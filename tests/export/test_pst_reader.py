@@ -420,3 +420,24 @@ def test_memory_of_the_child_is_bounded() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=dict(os.environ))
     assert done.returncode == 7
+
+
+def test_children_may_die_as_often_as_items_between_them_are_good(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = (
+        "import os\n"
+        "from mailkeep.export import pst_child\n"
+        "tell = pst_child._tell_item\n"
+        "def broken(store, place, index, number, size_max):\n"
+        "    if number % 20 == 0: os._exit(9)\n"
+        "    tell(store, place, index, number, size_max)\n"
+        "pst_child._tell_item = broken\n"
+        "pst_child.main()\n"
+    )
+    monkeypatch.setattr(pst_reader, "_CHILD", child)
+    monkeypatch.setattr(pst_reader, "RESTARTS_MAX", 1)
+    monkeypatch.setattr(pst_reader, "GOOD_ITEMS", 20)
+    faults = [fault for fault in read(small) if isinstance(fault, Fault)]
+    assert len(faults) > 2 and all("broke on it" in fault.reason for fault in faults)
+    monkeypatch.setattr(pst_reader, "GOOD_ITEMS", 21)
+    faults = [fault for fault in read(small) if isinstance(fault, Fault)]
+    assert [fault.number for fault in faults] == [20, 40, 0] and "given up after item 40" in faults[-1].reason

@@ -80,12 +80,6 @@ def problem_page(message: Message, reason: str, show: Show) -> str:
     return _document("This message cannot be shown", main, show, None)
 
 
-def body_fragment(letter: Letter, show: Show) -> str:
-    """The body alone: safe HTML to put into a page that has the sheet of `show.style`."""
-    drawing = _Drawing(show)
-    return drawing.body(letter, drawing.images(letter, show.image, drawing.shown), "mk-mail")
-
-
 def picture_type(letter: Letter, attachment: Attachment) -> str | None:
     """The media type of a picture that every engine can show, told by its first bytes; None for all else.
 

@@ -25,7 +25,8 @@ from typing import IO, Any, Final
 
 OPEN_S: Final = 600.0  # a file of 50 GB reads its whole index first
 ITEM_S: Final = 60.0
-RESTARTS_MAX: Final = 50
+RESTARTS_MAX: Final = 50  # without GOOD_ITEMS between any two of them
+GOOD_ITEMS: Final = 500
 _MEMORY_MIN: Final = 1 << 30  # of address space, most of which is libraries
 _HEAD_MAX: Final = 64 << 20  # with the names of all folders in it
 _CHILD: Final = "from mailkeep.export.pst_child import main; main()"
@@ -107,7 +108,7 @@ class _Reader:
     told: bool = False
 
     def run(self) -> Iterator[Contents | Mail | Fault]:
-        restarts = 0
+        restarts = good_from = 0
         while True:
             self.begun = 0
             why = ""
@@ -120,13 +121,14 @@ class _Reader:
             except _Silence:
                 why = f"reading it took more than {ITEM_S:.0f} seconds"
             self.end()
+            restarts = 1 if self.begun >= good_from + GOOD_ITEMS else restarts + 1
+            good_from = self.begun
             if self.begun == 0:
                 raise CannotRead(f"the file is too damaged to be opened ({why}); Outlook's SCANPST may repair it")
             yield Fault(self.begun, self.folder, why)
             self.done = self.begun
-            restarts += 1
             if restarts > RESTARTS_MAX:
-                yield Fault(0, (), f"given up after item {self.done:,}: too many items in a row break the reader")
+                yield Fault(0, (), f"given up after item {self.done:,}: too many of the last break the reader")
                 return
 
     def _start(self) -> None:
