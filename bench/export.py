@@ -2,7 +2,7 @@
 
     BENCH_MESSAGES=2000        messages of a lot; the slow formats take a part of them
     BENCH_SLOW=300             … of pdf, docx and doc
-    BENCH_LOTS=plain,mixed     see export_mail.py
+    BENCH_LOTS=plain,mixed     see export_mail.py; also brief and heavy
     BENCH_FORMATS=…            some of CASES; default: all
     BENCH_ROUNDS=3             rounds; the median counts
     BENCH_RIVALS=1             0: leave out Dovecot's own `doveadm backup`

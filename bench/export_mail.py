@@ -59,6 +59,12 @@ def plain(number: int) -> bytes:
     return f"{_head(number)}Content-Type: text/plain; charset=utf-8\r\n\r\n{text(number, size)}".encode()
 
 
+def brief(number: int) -> bytes:
+    """A reply that fits on a page."""
+    size = random.Random(f"size {number}").randint(400, 1_800)
+    return f"{_head(number)}Content-Type: text/plain; charset=utf-8\r\n\r\n{text(number, size)}".encode()
+
+
 def mixed(number: int) -> bytes:
     rng = random.Random(f"mixed {number}")
     kind = rng.random()
@@ -117,7 +123,7 @@ def _picture() -> bytes:
 
 
 PICTURE = _picture()
-LOTS: dict[str, Callable[[int], bytes]] = {"plain": plain, "mixed": mixed, "heavy": heavy}
+LOTS: dict[str, Callable[[int], bytes]] = {"plain": plain, "brief": brief, "mixed": mixed, "heavy": heavy}
 _FLAGS = (
     frozenset[str](),
     frozenset({"\\Seen"}),
