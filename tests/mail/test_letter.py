@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailkeep.mail.letter import TEXT_MAX, Letter, letter_of
+from mailkeep.mail.letter import CORRESPONDENTS_MAX, TEXT_MAX, Letter, letter_of
 from tests import messages
 from tests.messages import crlf
 
@@ -407,3 +407,12 @@ def test_agrees_with_the_standard_library() -> None:
         assert ours.text.strip() == plain.decode().replace("\r\n", "\n").strip()
         compared += len(wanted)
     assert compared > 20
+
+
+def test_people_beyond_the_limit_are_told() -> None:
+    data = (
+        b"To: " + b",\r\n ".join(b"p%d@example.org" % number for number in range(CORRESPONDENTS_MAX + 5)) + b"\r\n\r\n"
+    )
+    letter = letter_of(data)
+    assert len(letter.to) == CORRESPONDENTS_MAX
+    assert letter.problems == ("people cut at 10,000 of a field",)

@@ -85,12 +85,13 @@ class Office:
         left = list(range(len(pages)))
         while left:
             done = self._start_with(pages, left, target)
+            too_long = self._timed_out and len(left) == 1
             for number, document in done.items():
                 made[number] = document
             left = [number for number in left if number not in done]
             if left:
                 first = left.pop(0)
-                alone = self._start_with(pages, [first], target)
+                alone = {} if too_long else self._start_with(pages, [first], target)
                 made[first] = alone.get(first) or (
                     "it took too long" if self._timed_out else "LibreOffice gave up on it"
                 )

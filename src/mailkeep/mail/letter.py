@@ -112,6 +112,8 @@ def letter_of(data: bytes) -> Letter:
     attachments = _with_references(body.attachments, html)
     date = fields.get(b"date")
     people = {name: _correspondents(fields.get(name)) for name in _PEOPLE}
+    if any(len(found) >= CORRESPONDENTS_MAX for found in people.values()):
+        body.problems.append(f"people cut at {CORRESPONDENTS_MAX:,} of a field")
     return Letter(
         data=data,
         root=root,
