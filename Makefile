@@ -63,11 +63,12 @@ bench-export: $(VENV)/.dev
 	@$(BIN)/python -m tests.programs dovecot chromium soffice
 	@$(BIN)/python -m bench.export
 
-# The long forms of what `make test` runs briefly: kills, bad input, fuzzing.
+# The long forms of what `make test` runs briefly: kills, bad input, fuzzing, very large outputs.
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.programs
 	@$(BIN)/python -m tests.packages
-	@MAILKEEP_TORTURE=full $(BIN)/python -m pytest -o faulthandler_timeout=7200 tests/system/torture tests/system/test_differential_random.py tests/fuzz
+	@MAILKEEP_TORTURE=full $(BIN)/python -m pytest -o faulthandler_timeout=7200 tests/system/torture tests/system/test_differential_random.py tests/fuzz \
+	  tests/export/pst/test_large.py tests/export/test_html_browser.py
 
 # Write the lock files again, from pyproject.toml.
 lock: $(VENV)/.dev
